@@ -1,0 +1,529 @@
+"""The importer of MVTec AD's layout: what it writes, and what it refuses."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import import_mvtec
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = "image_anomaly_labels.json"
+SHARED = Path(os.environ.get("ANOMALY_SHARED", ROOT.parent / "shared"))
+REAL = SHARED / "data" / "mvtec_layout"
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+
+
+def make_category(folder: Path, seed: int = 0) -> Path:
+    """4 train/good, 3 test/good, 3 crack, 2 cut; masks of 0 and 1 in cut."""
+    rng = np.random.default_rng(seed)
+
+    def photo() -> np.ndarray:
+        return rng.integers(0, 256, (12, 16, 3), np.uint8)
+
+    for i in range(4):
+        write(folder / f"train/good/{i:03d}.png", photo())
+    for kind, n in {"good": 3, "crack": 3, "cut": 2}.items():
+        for i in range(n):
+            write(folder / f"test/{kind}/{i:03d}.png", photo())
+            if kind != "good":
+                mask = np.zeros((12, 16), np.uint8)
+                mask[i : i + 3, 4:9] = 1 if kind == "cut" else 255
+                write(folder / f"ground_truth/{kind}/{i:03d}_mask.png", mask)
+    (folder / "license.txt").write_text("free")
+    return folder
+
+
+@pytest.fixture
+def bottle(tmp_path) -> Path:
+    return make_category(tmp_path / "in" / "bottle")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tmp_path / "data"
+
+
+def run(source, root, *options) -> int:
+    status = import_mvtec.main([str(source), "--dataset-path", str(root), *options])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return status
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(root).as_posix(): p.read_bytes()
+        for p in root.rglob("*")
+        if p.is_file()
+    }
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    """Pack what lies in `folder`, into the kind of archive that the name says."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in sorted(folder.rglob("*")):
+                file.write(path, path.relative_to(folder))
+    else:
+        mode = {".xz": "w:xz", ".gz": "w:gz", ".tar": "w"}[archive.suffix]
+        with tarfile.open(archive, mode) as file:
+            for path in sorted(folder.iterdir()):
+                file.add(path, path.name)
+    return archive
+
+
+def refused(capsys, source, root, *options) -> str:
+    """Run; check exit status 2, one line on stderr, and an untouched data set."""
+    before = tree(root) if root.exists() else None
+    assert run(source, root, *options) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.endswith("\n")
+    assert (tree(root) if root.exists() else None) == before
+    if before is not None:
+        assert not [p for p in root.iterdir() if p.name.startswith(".import-")]
+    return err
+
+
+# What it writes
+
+
+def test_every_image_arrives_once_with_its_label_and_mask(bottle, root, capsys):
+    assert run(bottle, root) == 0
+    assert "4 in train/good, 0 in train/bad, 8 in test" in capsys.readouterr().out
+    for path in (bottle / "train/good").iterdir():
+        copy = root / "bottle/train/good" / path.name
+        assert copy.read_bytes() == path.read_bytes()
+    assert not (root / "bottle/train/bad").exists()
+    assert (root / "bottle/license.txt").read_text() == "free"
+
+    origin = {p.read_bytes(): p for p in (bottle / "test").rglob("*.png")}
+    names = sorted(p.name for p in (root / "bottle/test").iterdir())
+    assert names == [f"{i:03d}.png" for i in range(8)]
+    labels = json.loads((root / LABELS).read_text())
+    assert sorted(labels) == [f"bottle/test/{name}" for name in names]
+    for name in names:
+        source = origin.pop((root / "bottle/test" / name).read_bytes())
+        entry = {"original_category": "bottle", "label": "good"}
+        mask = root / "bottle/ground_truth" / name
+        if source.parent.name == "good":
+            assert not mask.exists()
+        else:
+            entry |= {"label": "bad", "defect": source.parent.name}
+            truth = bottle / f"ground_truth/{source.parent.name}/{source.stem}_mask.png"
+            wanted = cv2.imread(str(truth), cv2.IMREAD_UNCHANGED) > 0
+            found = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, wanted * np.uint8(255))
+        assert labels[f"bottle/test/{name}"] == entry
+    assert not origin
+
+
+def test_order_of_test_images_does_not_tell_their_label(bottle, root):
+    for i in range(3, 40):
+        shutil.copy(bottle / "test/good/000.png", bottle / f"test/good/{i:03d}.png")
+    assert run(bottle, root) == 0
+    labels = json.loads((root / LABELS).read_text())
+    bad = [entry["label"] == "bad" for _, entry in sorted(labels.items())]
+    assert sum(bad) == 5 and not all(bad[:5]) and not all(bad[-5:])
+
+
+@pytest.mark.parametrize("name", ["x.tar.xz", "x.tar.gz", "x.tar", "x.zip"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_archive_gives_what_the_folder_gives(bottle, root, tmp_path, name, nested):
+    assert run(bottle, root, "--train-bad", "2") == 0
+    folder = bottle.parent
+    if nested:
+        (tmp_path / "outer").mkdir()
+        folder = folder.rename(tmp_path / "outer" / "in").parent
+    archive = pack(folder, tmp_path / name)
+    assert run(archive, tmp_path / "other", "--train-bad", "2") == 0
+    assert tree(tmp_path / "other") == tree(root)
+
+
+def test_archive_with_the_category_at_its_top(bottle, root, tmp_path):
+    assert run(pack(bottle, tmp_path / "flask.tar.xz"), root) == 0
+    assert (root / "flask/test/000.png").exists()
+    assert run(tmp_path / "flask.tar.xz", root, "--category", "vial") == 0
+    assert (root / "vial/test/000.png").exists()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_train_bad_takes_from_every_kind(bottle, root, seed):
+    assert run(bottle, root, "--train-bad", "2", "--seed", str(seed)) == 0
+    moved = sorted((root / "bottle/train/bad").iterdir())
+    assert [p.name[:4] for p in moved] == ["000_", "001_"]
+    assert sorted(p.name[4:] for p in moved) == ["crack.png", "cut.png"]
+    labels = json.loads((root / LABELS).read_text())
+    kinds = Counter(entry.get("defect") for entry in labels.values())
+    assert kinds == {None: 3, "crack": 2, "cut": 1}
+    tested = {p.read_bytes() for p in (root / "bottle/test").iterdir()}
+    assert not tested & {p.read_bytes() for p in moved}
+
+
+def test_same_seed_same_result_and_another_seed_another(bottle, tmp_path):
+    for folder, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert run(bottle, tmp_path / folder, "--seed", seed, "--train-bad", "1") == 0
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert tree(tmp_path / "a") != tree(tmp_path / "c")
+
+
+def test_whole_data_set_or_one_category_of_it(bottle, root, tmp_path):
+    make_category(bottle.parent / "cable", seed=1)
+    archive = pack(bottle.parent, tmp_path / "all.tar.xz")
+    assert run(archive, root, "--category", "cable") == 0
+    assert sorted(p.name for p in root.iterdir()) == ["cable", LABELS]
+    one = tree(root)
+    assert run(archive, tmp_path / "both") == 0
+    both = tree(tmp_path / "both")
+    assert {k: v for k, v in both.items() if k.startswith("cable/")} == {
+        k: v for k, v in one.items() if k.startswith("cable/")
+    }
+    assert len(json.loads(both[LABELS])) == 16
+
+
+def test_labels_of_other_categories_stay(bottle, root):
+    root.mkdir()
+    old = {
+        "bottles/test/1.png": {"original_category": "bottles", "label": "good"},
+        "bottle/test/left-over.png": {"original_category": "bottle", "label": "bad"},
+        "拉链/test/1.png": {"original_category": "拉链", "label": "bad"},
+    }
+    (root / LABELS).write_text(json.dumps(old), encoding="utf-8-sig")
+    assert run(bottle, root) == 0
+    labels = json.loads((root / LABELS).read_text(encoding="utf-8"))
+    assert list(labels)[:2] == ["bottles/test/1.png", "拉链/test/1.png"]
+    assert (
+        len(labels) == 10
+        and labels.items() >= {"拉链/test/1.png": old["拉链/test/1.png"]}.items()
+    )
+
+
+def test_masks_are_optional_as_a_whole(bottle, root, capsys):
+    shutil.rmtree(bottle / "ground_truth")
+    assert run(bottle, root) == 0
+    assert "no masks" in capsys.readouterr().out
+    assert not (root / "bottle/ground_truth").exists()
+
+
+def test_other_image_formats_and_stray_files(bottle, root):
+    write(bottle / "test/crack/900.JPG", np.zeros((12, 16), np.uint8))
+    write(bottle / "ground_truth/crack/900_mask.bmp", np.full((12, 16, 3), 9, np.uint8))
+    write(bottle / "ground_truth/cut/001_mask.png", np.ones((12, 16), np.uint16))
+    for stray in ("test/crack/Thumbs.db", "test/crack/._000.png", "train/good/a.txt"):
+        (bottle / stray).write_bytes(b"stray")
+    assert run(bottle, root) == 0
+    [jpeg] = (root / "bottle/test").glob("*.jpg")
+    mask = cv2.imread(str(root / f"bottle/ground_truth/{jpeg.stem}.png"), -1)
+    assert mask.shape == (12, 16) and (mask == 255).all()
+    masks = [cv2.imread(str(p), -1) for p in (root / "bottle/ground_truth").iterdir()]
+    assert sum((mask == 255).all() for mask in masks) == 2  # 1 of 65535 counts
+    assert len(list((root / "bottle").rglob("*"))) == 4 + 9 + 6 + 1 + 4
+
+
+def test_non_ascii_names(bottle, tmp_path):
+    bottle = bottle.rename(bottle.parent / "榛子")
+    (bottle / "test/crack").rename(bottle / "test/裂纹")
+    (bottle / "ground_truth/crack").rename(bottle / "ground_truth/裂纹")
+    assert run(pack(bottle.parent, tmp_path / "数据.zip"), tmp_path / "数据集") == 0
+    labels = json.loads((tmp_path / "数据集" / LABELS).read_text(encoding="utf-8"))
+    assert Counter(entry.get("defect") for entry in labels.values())["裂纹"] == 3
+
+
+def test_relative_dataset_path_is_relative_to_the_project(
+    bottle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(import_mvtec, "ROOT", tmp_path / "project")
+    monkeypatch.chdir(bottle.parent)
+    assert run("bottle", "sets/mine") == 0
+    assert (tmp_path / "project/sets/mine/bottle/test/000.png").exists()
+
+
+# What it refuses
+
+
+def damage_labels(bottle, root):
+    root.mkdir()
+    (root / LABELS).write_text('{"a": ')
+
+
+def labels_are_a_list(bottle, root):
+    root.mkdir()
+    (root / LABELS).write_text("[]")
+
+
+def existing_category(bottle, root):
+    (root / "BOTTLE").mkdir(parents=True)
+
+
+def damaged_image(bottle, root):
+    path = bottle / "test/good/001.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def mask_of_another_size(bottle, root):
+    write(bottle / "ground_truth/cut/000_mask.png", np.zeros((12, 15), np.uint8))
+
+
+def course_layout(bottle, root):
+    for path in list((bottle / "test").rglob("*.png")):
+        path.rename(bottle / "test" / f"{path.parent.name}{path.name}")
+
+
+FAULTS = {
+    "no such file": (lambda b, r: shutil.rmtree(b), "no such file or folder"),
+    "no train": (lambda b, r: shutil.rmtree(b / "train"), "no category in MVTec AD"),
+    "empty train": (
+        lambda b, r: [p.unlink() for p in (b / "train/good").iterdir()],
+        "no images in train/good",
+    ),
+    "no test": (lambda b, r: shutil.rmtree(b / "test"), "no images in test/good"),
+    "no good": (lambda b, r: shutil.rmtree(b / "test/good"), "no images in test/good"),
+    "no defects": (
+        lambda b, r: [shutil.rmtree(b / "test" / k) for k in ("crack", "cut")],
+        "no images in test/<defect>",
+    ),
+    "course layout": (course_layout, "no images in test/good"),
+    "no mask": (
+        lambda b, r: (b / "ground_truth/cut/001_mask.png").unlink(),
+        "bottle/ground_truth/cut/001_mask.png is missing",
+    ),
+    "no masks of a kind": (
+        lambda b, r: shutil.rmtree(b / "ground_truth/cut"),
+        "bottle/ground_truth/cut/000_mask.png is missing",
+    ),
+    "mask size": (mask_of_another_size, "not of the same size"),
+    "damaged image": (damaged_image, "bottle/test/good/001.png is not a readable"),
+    "damaged labels": (damage_labels, "is not valid JSON"),
+    "labels a list": (labels_are_a_list, "must hold one JSON object"),
+    "exists": (existing_category, "exists and is left as it is"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_refuses(bottle, root, capsys, fault):
+    change, message = FAULTS[fault]
+    change(bottle, root)
+    assert message in refused(capsys, bottle, root)
+
+
+def test_one_bad_category_of_two_and_none_is_imported(bottle, root, tmp_path, capsys):
+    cable = make_category(bottle.parent / "cable", seed=1)
+    (cable / "ground_truth/cut/001_mask.png").unlink()
+    assert "cable/test/cut/001.png has no mask" in refused(capsys, bottle.parent, root)
+    assert not root.exists()
+
+
+def test_second_import_is_refused_and_the_first_kept(bottle, root, capsys):
+    assert run(bottle, root) == 0
+    capsys.readouterr()
+    assert "exists" in refused(capsys, bottle, root, "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--train-bad", "5"], "has 5 defect images"),
+        (["--train-bad", "-1"], "not a count"),
+        (["--train-bad", "x"], "'x' is not a count"),
+        (["--seed", "x"], "--seed"),
+        (["--category", "../x"], "'../x' cannot name"),
+        (["--category", ""], "'' cannot name"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_refuses_options(bottle, root, capsys, options, message):
+    assert message in refused(capsys, bottle, root, *options)
+
+
+def test_refuses_a_category_that_is_not_there(bottle, root, tmp_path, capsys):
+    for source in (bottle.parent, pack(bottle.parent, tmp_path / "x.tar.xz")):
+        err = refused(capsys, source, root, "--category", "cable")
+        assert "no category 'cable'" in err
+
+
+def test_refuses_a_file_as_data_set(bottle, root, capsys):
+    root.write_text("a file")
+    assert run(bottle, root) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert root.read_text() == "a file"
+
+
+@pytest.mark.parametrize("name", ["x.tar.xz", "x.tar.gz", "x.tar", "x.zip"])
+@pytest.mark.parametrize("share", [0, 0.05, 0.5, 0.9])
+def test_refuses_broken_off_archives(bottle, root, tmp_path, capsys, name, share):
+    archive = pack(bottle.parent, tmp_path / name)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: int(share * len(whole))])
+    assert "not a whole" in refused(capsys, archive, root)
+
+
+@pytest.mark.parametrize(
+    "name, at", [("x.tar.xz", 0.5), ("x.tar.gz", 0.5), ("x.zip", 0.5), ("x.tar.gz", 1)]
+)
+def test_refuses_altered_archives(bottle, root, tmp_path, capsys, name, at):
+    archive = pack(bottle.parent, tmp_path / name)
+    content = bytearray(archive.read_bytes())
+    content[int(at * len(content)) - 6] ^= 0xFF  # at 1: in gzip's checksum
+    archive.write_bytes(content)
+    refused(capsys, archive, root)
+
+
+@pytest.mark.parametrize("more", [0, 100])
+def test_refuses_a_tar_that_ends_between_members(bottle, root, tmp_path, capsys, more):
+    """Python's tarfile takes that for the end of the archive and says nothing."""
+    archive = pack(bottle.parent, tmp_path / "x.tar")
+    with tarfile.open(archive) as file:
+        last = file.getmember("bottle/train/good/003.png")
+    archive.write_bytes(archive.read_bytes()[: last.offset + more])
+    assert "breaks off" in refused(capsys, archive, root)
+
+
+def test_refuses_a_tar_with_a_damaged_header(bottle, root, tmp_path, capsys):
+    archive = pack(bottle.parent, tmp_path / "x.tar")
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"bottle/test/good/002.png")] ^= 0xFF
+    archive.write_bytes(content)
+    assert "not a whole" in refused(capsys, archive, root)
+
+
+def test_refuses_a_file_that_is_no_archive(bottle, root, capsys):
+    assert "not a whole" in refused(capsys, bottle / "train/good/000.png", root)
+
+
+def tar_with(archive: Path, name: str, kind: bytes = tarfile.REGTYPE) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, "/etc/hostname", 0
+    with tarfile.open(archive, "a") as file:
+        file.addfile(member, io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.png",
+        "bottle/../../evil.png",
+        "bottle/.. /evil.png",
+        "/evil.png",
+        "..\\evil.png",
+        "C:\\evil.png",
+        "C:evil.png",
+        "\\\\server\\evil.png",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["tar", "zip"])
+def test_refuses_members_that_escape(bottle, root, tmp_path, capsys, name, suffix):
+    archive = pack(bottle.parent, tmp_path / f"x.{suffix}")
+    if suffix == "tar":
+        tar_with(archive, name)
+    else:
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr(name, b"")
+    before = tree(tmp_path)
+    assert "is not safe" in refused(capsys, archive, root)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+def test_refuses_links_and_devices(bottle, root, tmp_path, capsys, kind):
+    archive = pack(bottle.parent, tmp_path / "x.tar")
+    tar_with(archive, "bottle/test/crack/900.png", kind)
+    assert "is a link or a device" in refused(capsys, archive, root)
+
+
+def test_refuses_links_in_a_zip(bottle, root, tmp_path, capsys):
+    archive = pack(bottle.parent, tmp_path / "x.zip")
+    member = zipfile.ZipInfo("bottle/test/crack/900.png")
+    member.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr(member, "/etc/hostname")
+    assert "is a link or a device" in refused(capsys, archive, root)
+
+
+def test_refuses_names_that_differ_in_case_only(bottle, root, tmp_path, capsys):
+    archive = pack(bottle.parent, tmp_path / "x.tar")
+    tar_with(archive, "bottle/test/crack/000.PNG")
+    assert "twice" in refused(capsys, archive, root)
+
+
+# Whatever happens, all or nothing
+
+
+@pytest.mark.parametrize(
+    "step, archived",
+    [(step, False) for step in ("read", "write_mask", "build")]
+    + [(step, True) for step in ("extract", "read", "write_mask", "build")],
+)
+def test_ctrl_c_leaves_nothing(
+    bottle, root, tmp_path, capsys, monkeypatch, step, archived
+):
+    make_category(bottle.parent / "cable", seed=1)
+    source = pack(bottle.parent, tmp_path / "x.tar.xz") if archived else bottle.parent
+    module, name = {
+        "extract": (shutil, "copyfileobj"),
+        "read": (import_mvtec, "image_size"),
+        "build": (import_mvtec, "describe"),
+        "write_mask": (import_mvtec, "write_mask"),
+    }[step]
+    original, calls = getattr(module, name), []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(module, name, interrupted)
+    assert run(source, root) == 130
+    out, err = capsys.readouterr()
+    assert err == "import_mvtec: interrupted, nothing was imported\n" and out == ""
+    assert not root.exists()
+
+
+def test_failure_while_installing_is_undone(bottle, root, capsys, monkeypatch):
+    make_category(bottle.parent / "cable", seed=1)
+    root.mkdir()
+    (root / LABELS).write_text("{}")
+    replace = os.replace
+
+    def fails(source, target):
+        if Path(target) == root / LABELS:
+            raise PermissionError(13, "Permission denied", str(target))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    assert "Permission denied" in refused(capsys, bottle.parent, root)
+    assert [p.name for p in root.iterdir()] == [LABELS]
+
+
+# Real images
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real images beside the project")
+def test_real_hazelnut_as_folder_and_archive(root, tmp_path):
+    options = ("--train-bad", "4")
+    assert run(REAL, root, *options) == 0
+    assert len(list((root / "hazelnut/train/good").iterdir())) == 50
+    bad = sorted(p.stem[4:] for p in (root / "hazelnut/train/bad").iterdir())
+    assert bad == ["crack", "cut", "hole", "print"]
+    labels = json.loads((root / LABELS).read_text())
+    assert Counter(entry["label"] for entry in labels.values()) == {"good": 2, "bad": 4}
+    masks = {p.stem for p in (root / "hazelnut/ground_truth").iterdir()}
+    assert masks == {Path(k).stem for k, v in labels.items() if v["label"] == "bad"}
+    for name in ("x.tar.gz", "x.zip"):
+        assert run(pack(REAL, tmp_path / name), tmp_path / f"to {name}", *options) == 0
+        assert tree(tmp_path / f"to {name}") == tree(root)
