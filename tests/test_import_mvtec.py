@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import import_mvtec
 
@@ -231,6 +232,18 @@ def test_other_image_formats_and_stray_files(bottle, root):
     masks = [cv2.imread(str(p), -1) for p in (root / "bottle/ground_truth").iterdir()]
     assert sum((mask == 255).all() for mask in masks) == 2  # 1 of 65535 counts
     assert len(list((root / "bottle").rglob("*"))) == 4 + 9 + 6 + 1 + 4
+
+
+def test_photos_that_exif_turns(bottle, root, capsys):
+    """The mask is as wide as the photo is shown, not as it is stored."""
+    turned = Image.new("RGB", (12, 16))
+    turned.getexif()[0x0112] = 6
+    turned.save(bottle / "test/cut/900.jpg", exif=turned.getexif())
+    mask = bottle / "ground_truth/cut/900_mask.png"
+    write(mask, np.ones((16, 12), np.uint8))
+    assert "not of the same size" in refused(capsys, bottle, root)
+    write(mask, np.ones((12, 16), np.uint8))
+    assert run(bottle, root) == 0
 
 
 def test_non_ascii_names(bottle, tmp_path):

@@ -59,6 +59,7 @@ ARCHIVE_ERRORS = (  # what the standard library raises on damaged archives
     ValueError,
     NotImplementedError,  # a compression method that Python does not know
 )
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
 DEPTH = 2  # a category lies at most this many folders below the top
 LAYOUT = "train/good, test/good, test/<defect> and ground_truth/<defect>"
 
@@ -233,10 +234,13 @@ def find_categories(top: Path, only: str | None, top_name: str) -> dict[str, Pat
 
 
 def image_size(path: Path, label: str) -> tuple[int, int]:
-    """(width, height), after checking that the file is an image and undamaged."""
+    """(width, height) as shown, after checking that the file is a whole image."""
     try:
         with Image.open(path) as image:
             size = image.size
+            # Cameras may say in EXIF that the picture is to be turned by 90 degrees.
+            if image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) >= 5:
+                size = size[::-1]
             image.verify()
     except Exception as error:  # Pillow raises many types on damaged files
         raise InputError(f"{label} is not a readable image") from error
@@ -379,7 +383,7 @@ def read_labels(root: Path) -> dict:
         return {}
     try:
         labels = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(labels, dict):
         raise InputError(f"{path} must hold one JSON object")
@@ -564,7 +568,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input (one line on stderr), 130 Ctrl-C."""
     try:
         options = parse(argv)
-        root = Path(os.path.abspath(ROOT / options.dataset_path))
+        root = Path(os.path.abspath(ROOT / Path(options.dataset_path).expanduser()))
         report = import_dataset(
             options.source, root, options.train_bad, options.category, options.seed
         )
