@@ -1,0 +1,34 @@
+# Each target sets up .venv by itself; `make PYTHON=python3.13 report` picks another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: report test lab bench clean
+
+report: .venv/runtime  ## run every notebook on the bundled data and write report/
+	$(BIN)/python main.py
+
+test: .venv/develop  ## the test suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: .venv/runtime  ## open the notebooks
+	$(BIN)/jupyter lab notebooks
+
+bench: .venv/runtime  ## report/benchmark.md
+	$(BIN)/python tools/benchmark.py
+
+clean:  ## remove the environment and the stage cache
+	rm -rf .venv .cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+.venv/develop: requirements-dev.txt .venv/runtime
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@

