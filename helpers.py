@@ -432,13 +432,11 @@ def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
         digests, thumbs = zip(*pool.map(_digest_and_thumbnail, paths), strict=True)
     digests, thumbs = np.array(digests), np.stack(thumbs)  # (n,), (n, 96 * 96)
 
-    def cosine(x):
-        norm = np.linalg.norm(x, axis=1, keepdims=True)
-        x = x / np.maximum(norm, 0.25 * 96)  # a flat picture resembles nothing
-        return x @ x.T
-
-    # the second test is for sets so small that the mean is the picture itself
-    near = (cosine(thumbs - thumbs.mean(axis=0)) > 0.92) | (cosine(thumbs) > 0.98)
+    alike = thumbs @ thumbs.T
+    rest = thumbs - thumbs.mean(axis=0)
+    rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-6)
+    # alone, 0.98 serves sets so small that their mean is the picture itself
+    near = (alike > 0.98) | ((alike > 0.9) & (rest @ rest.T > 0.92))
     pairs = []
     for j in range(len(paths)):
         for kind, match in (("identical", digests == digests[j]), ("near", near[j])):
@@ -453,7 +451,8 @@ def _digest_and_thumbnail(path: Path) -> tuple[str, np.ndarray]:
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     thumb = cv2.resize(grey, (96, 96), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return digest, (thumb - cv2.GaussianBlur(thumb, (0, 0), 4)).ravel()
+    thumb -= cv2.GaussianBlur(thumb, (0, 0), 4)
+    return digest, thumb.ravel() / max(np.linalg.norm(thumb), 24)  # flat: near zero
 
 
 def data_fingerprint(dataset: Dataset) -> str:
@@ -506,8 +505,10 @@ def _efficientnet_lite2(image_size):
 
 def _efficientnet_stages(network):
     stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
-    blocks = {f"block{i}": block for i, block in enumerate(network._blocks)}
-    return {"stem": stem, **blocks}
+    stages, ends = {"stem": stem}, (0, 1, 4, 7, 11, 15, 20, 21)
+    for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False), 1):
+        stages[f"stage{i}"] = nn.Sequential(*network._blocks[start:end])
+    return stages
 
 
 def _efficientnet_lite2_weights(seconds):
@@ -522,7 +523,7 @@ BACKBONES = {
     "efficientnet_lite2": Backbone(
         build=_efficientnet_lite2,
         stages=_efficientnet_stages,
-        layers=("block6", "block14"),
+        layers=("stage3", "stage4", "stage5"),
         weights=_efficientnet_lite2_weights,
         mean=(127 / 255,) * 3,  # as in its training
         std=(128 / 255,) * 3,
@@ -710,48 +711,224 @@ def _sha256(path):
 
 
 # ---------------------------------------------------------------------- gaussian
+#
+# Every covariance below is written in one form. With the patch residual
+# whitened, z = (x - mean_p) W, the covariance at position p is
+#     base_p I + sum_i a_i a_i^T,    i = 1..N training images,
+# a correction of rank <= N, so that no D x D matrix per position is inverted:
+#   global    W whitens the pooled covariance, base = 1, no correction
+#   position  W = I, base_p = rho_p tr(S_p) / D  (PaDiM with OAS shrinkage)
+#   shrunk    W whitens the pooled covariance, base = SHRINKAGE
+
+PROJECTION = 256  # dimensions kept of a patch feature that has more
+SHRINKAGE = 0.3  # weight of the pooled covariance in `shrunk`
+RIDGE = 1e-3  # added to a covariance's diagonal, in units of its mean
+FOLDS = 5  # for scoring the training images out of sample
+_FLOOR = 1e-8  # smallest variance: constant images stay invertible
+_CHUNK_FLOATS = 2**25  # 128 MB of float32 per temporary
 
 
-def fuse(maps):
-    """Tapped maps (B, D_l, h_l, w_l) on the first one's grid: (B, h, w, D)."""
-    grid = maps[0].shape[-2:]
-    maps = [
-        m if m.shape[-2:] == grid else F.interpolate(m, grid, mode="bilinear")
-        for m in maps
-    ]
-    return torch.cat(maps, dim=1).permute(0, 2, 3, 1)  # (B, h, w, D)
+def semi_orthogonal(dim, k, seed=0):
+    """Random matrix Q (dim, k) with QᵀQ = I, the same on every platform.
+
+    Kim et al., "Semi-orthogonal Embedding for Efficient Unsupervised Anomaly
+    Segmentation", 2021: a Gaussian over xQ approaches one over x much closer
+    than one over k randomly chosen channels.
+    """
+    normal = np.random.default_rng(seed).standard_normal((dim, k))
+    q, r = np.linalg.qr(normal)
+    return torch.from_numpy(q * np.sign(np.diag(r))).float()
 
 
-class GlobalGaussian:
-    def __init__(self, features):
-        x = torch.from_numpy(
-            features.reshape(-1, features.shape[-1]).astype(np.float32)
-        )
-        self.mean = x.mean(0)
-        cov = torch.cov(x.T) + 1e-3 * torch.eye(x.shape[1])
-        self.chol = torch.linalg.cholesky(cov)
+def join_layers(maps, projection=None):
+    """Tapped maps [(B, C_l, h_l, w_l)] -> patch features (B, h, w, D).
+
+    Maps are brought to the first one's grid (bilinear) and concatenated. With
+    `projection` (sum C_l, k) the concatenation is multiplied by it, layer by
+    layer before the upsampling, which is linear and gives the same result.
+    """
+    size = maps[0].shape[-2:]
+    blocks = [None] * len(maps)
+    if projection is not None:
+        blocks = projection.to(maps[0]).split([m.shape[1] for m in maps])
+    joined = []
+    for m, block in zip(maps, blocks, strict=True):
+        if block is not None:
+            m = torch.einsum("bchw,ck->bkhw", m, block)
+        if m.shape[-2:] != size:
+            m = F.interpolate(m, size=size, mode="bilinear", align_corners=False)
+        joined.append(m)
+    x = torch.cat(joined, 1) if projection is None else sum(joined)
+    return x.permute(0, 2, 3, 1).contiguous()  # (B, h, w, D)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Fitted patch distribution; `P = h * w` positions. See `fit_gaussian`.
+
+    d²(x) = base_p |z|² + sign |A_p z|²  with  z = (x - mean_p) whiten.
+    """
+
+    mean: torch.Tensor  # (h, w, D), or (1, 1, D) where place does not count
+    whiten: torch.Tensor | None  # (D, D)
+    base: torch.Tensor  # (P,) or (1,)
+    factor: torch.Tensor | None  # A, (P, min(N, D), D)
+    sign: int
 
     def score(self, features):
-        x = (
-            torch.from_numpy(
-                features.reshape(-1, features.shape[-1]).astype(np.float32)
-            )
-            - self.mean
+        """Mahalanobis distance (B, h, w) of patch features (B, h, w, D)."""
+        B, h, w, D = features.shape
+        z = (features - self.mean).reshape(B, h * w, D)
+        if self.whiten is not None:
+            z = z @ self.whiten
+        d2 = z.square().sum(-1) * self.base  # (B, P)
+        if self.factor is not None:
+            az = torch.bmm(self.factor, z.permute(1, 2, 0))  # (P, min(N, D), B)
+            d2 = d2 + self.sign * az.square().sum(1).T
+        return d2.clamp_min(0).sqrt().reshape(B, h, w)
+
+
+def _whitening(covariance):
+    """W (D, D) with W Wᵀ = (S + ridge)⁻¹ for a covariance S (D, D)."""
+    covariance = covariance.clone()
+    ridge = RIDGE * covariance.diagonal().mean()
+    covariance.diagonal().add_(ridge.clamp_min(_FLOOR))
+    root = torch.linalg.cholesky(covariance)
+    eye = torch.eye(len(root), dtype=root.dtype, device=root.device)
+    return torch.linalg.solve_triangular(root, eye, upper=False).T.contiguous()
+
+
+class PatchSums:
+    """Mean and covariance of all patches, from batches that are not kept."""
+
+    def __init__(self):
+        self.count, self.total, self.product, self.origin = 0, 0, 0, None
+
+    def add(self, features):
+        """Take in patch features (B, h, w, D)."""
+        x = features.flatten(0, 2)  # (n, D)
+        if self.origin is None:
+            self.origin = x.mean(0)  # near the mean, so that float32 products do
+        x = x - self.origin
+        self.count += len(x)
+        self.total += x.sum(0).double()
+        self.product += (x.T @ x).double()
+
+    def gaussian(self):
+        """The assignment's model: one `Gaussian` for all positions."""
+        mean = self.total / self.count
+        scatter = self.product - self.count * torch.outer(mean, mean)
+        covariance = scatter / max(self.count - 1, 1)
+        whiten = _whitening(covariance.to(self.origin))
+        mean = (self.origin + mean).to(self.origin)[None, None]
+        return Gaussian(mean, whiten, self.origin.new_ones(1), None, 0)
+
+
+def _pooled_covariance(features, mean):
+    """Covariance (D, D) pooled over all positions (h, w) around their means."""
+    N, h, w, D = features.shape
+    scatter = features.new_zeros(D, D)
+    step = max(1, _CHUNK_FLOATS // (h * w * D))
+    for part in features.split(step):
+        r = (part - mean).reshape(-1, D)
+        scatter += r.T @ r
+    return scatter / max(N * h * w - mean[..., 0].numel(), 1)  # a mean costs one
+
+
+def _oas(z):
+    """Oracle-approximating shrinkage ρ and mean variance, each (P,).
+
+    `z` (P, N, D) is centred. Chen et al., "Shrinkage Algorithms for MMSE
+    Covariance Estimation", IEEE TSP 2010, eq. 23, without its terms in 2/D
+    (as scikit-learn does). tr(S²) comes from the N × N Gram matrix.
+    """
+    N, D = z.shape[1:]
+    small = z if N <= D else z.transpose(1, 2)
+    gram = small @ small.transpose(1, 2) / N
+    mean = gram.diagonal(dim1=1, dim2=2).sum(1) / D
+    alpha = gram.square().sum((1, 2)) / D**2  # mean of the entries of S²
+    gap = (N + 1) * (alpha - mean**2 / D)
+    rho = torch.where(gap > 0, (alpha + mean**2) / gap, 1.0).clamp(max=1)
+    return rho, mean
+
+
+def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE):
+    """Fit one of COVARIANCES to patch features (N, h, w, D) of normal images.
+
+    global    one N(mean, S) over all patches of all images
+    position  N(mean_p, Σ_p), Σ_p by OAS (PaDiM: Defard et al., 2020)
+    shrunk    Σ_p = (1 - α) S_p + α S, S pooled over positions around their own
+              means, α = `shrinkage` (regularised discriminant analysis:
+              Friedman, JASA 1989)
+
+    The features' device and dtype carry over to the result. Cost: one N × N
+    (or D × D, where that is smaller) Cholesky factor per position. Needs no
+    more than N ≥ 1 images; variances have a floor, so that constant images
+    give finite distances.
+    """
+    if covariance not in COVARIANCES:
+        raise InputError(
+            f"covariance = {covariance!r}: choose one of {', '.join(COVARIANCES)}"
         )
-        z = torch.linalg.solve_triangular(self.chol, x.T, upper=False)
-        return z.square().sum(0).sqrt().reshape(features.shape[:3]).numpy()
+    N, h, w, D = features.shape
+    mean = features.mean(0)
+    if covariance == "global":
+        mean = mean.mean((0, 1), keepdim=True)
+    whiten = None
+    if covariance != "position":
+        whiten = _whitening(_pooled_covariance(features, mean))
+    one = features.new_ones(1)
+    if covariance == "global" or (covariance == "shrunk" and shrinkage >= 1):
+        return Gaussian(mean, whiten, one, None, 0)
+
+    rank = min(N, D)
+    base = features.new_empty(h * w)
+    factor = features.new_empty(h * w, rank, D)
+    x, m = features.flatten(1, 2), mean.flatten(0, 1)
+    eye = torch.eye(rank, dtype=x.dtype, device=x.device)
+    step = max(1, _CHUNK_FLOATS // (N * D + rank**2))
+    for start in range(0, h * w, step):
+        at = slice(start, start + step)
+        z = (x[:, at] - m[at]).transpose(0, 1)  # (p, N, D)
+        if covariance == "shrunk":
+            z = z @ whiten
+            z *= ((1 - shrinkage) / max(N - 1, 1)) ** 0.5
+            base[at] = shrinkage
+        else:
+            rho, variance = _oas(z)
+            z = z * ((1 - rho) / N).sqrt()[:, None, None]
+            base[at] = (rho * variance).clamp_min(_FLOOR)
+        b = base[at, None, None]
+        if N <= D:  # Woodbury: (bI + ZᵀZ)⁻¹ = (I - Zᵀ(bI + ZZᵀ)⁻¹Z) / b
+            root = torch.linalg.cholesky(z @ z.transpose(1, 2) + b * eye)
+            z = torch.linalg.solve_triangular(root, z, upper=False)
+            factor[at] = z / b.sqrt()
+        else:
+            root = torch.linalg.cholesky(z.transpose(1, 2) @ z + b * eye)
+            factor[at] = torch.linalg.solve_triangular(
+                root, eye.expand_as(root), upper=False
+            )
+    if N <= D:
+        return Gaussian(mean, whiten, 1 / base, factor, -1)
+    return Gaussian(mean, whiten, torch.zeros_like(base), factor, 1)
 
 
-def fit_gaussian(features, covariance):
-    return GlobalGaussian(features)
+def cross_validated_scores(features, folds=FOLDS, **fit_options):
+    """Distances (N, h, w) of the training images, each scored out of sample.
 
-
-def cross_validated_scores(features, covariance, folds=5):
-    out = np.empty(features.shape[:3], np.float32)
-    for k in range(folds):
-        held = np.arange(len(features)) % folds == k
-        out[held] = fit_gaussian(features[~held], covariance).score(features[held])
-    return out
+    Image i belongs to fold i mod `folds` and is scored by a model fitted to the
+    other folds. These scores give the decision threshold, since an image that
+    helped to fit the covariance always looks too normal to it.
+    """
+    N = len(features)
+    if N < 2:
+        raise InputError("one normal image cannot be scored out of sample: add more")
+    fold = torch.arange(N, device=features.device) % min(folds, N)
+    scores = features.new_empty(features.shape[:3])
+    for k in range(min(folds, N)):
+        model = fit_gaussian(features[fold != k], **fit_options)
+        scores[fold == k] = model.score(features[fold == k])
+    return scores
 
 
 # ---------------------------------------------------------------------- metrics
@@ -1088,12 +1265,14 @@ MEMORY = joblib.Memory(CACHE, mmap_mode="r", verbose=0)
 
 
 class Features(NamedTuple):
-    """Patch features of a category, (N, h, w, D) float16 each."""
+    """Patch features of a category, (N, h, w, D) float32 each, on the device."""
 
-    good: np.ndarray
-    bad: np.ndarray
-    test: np.ndarray
+    good: torch.Tensor
+    bad: torch.Tensor
+    test: torch.Tensor
     layers: tuple
+    assignment: np.ndarray  # (T, h, w) test scores of the assignment's Gaussian
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -1138,51 +1317,77 @@ def read_batches(paths, size, batch_size):
 
 @torch.inference_mode()
 def patch_features(trunk, images):
-    """Patch features (B, h, w, D) float16 of images (B, H, W, 3) uint8 RGB."""
+    """Patch features (B, h, w, D) of images (B, H, W, 3) uint8 RGB."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W)
-    return fuse(trunk(pixels.to(trunk.mean.device))).half().cpu().numpy()
+    return join_layers(trunk(pixels.to(trunk.mean.device)))
 
 
-def features_of(paths, trunk, settings, what="images"):
-    """Patch features (N, h, w, D) float16 of image files."""
-    batches = read_batches(paths, settings.image_size, settings.batch_size)
-    with progress(what, len(paths)) as bar:
-        parts = []
-        for images in batches:
-            parts.append(patch_features(trunk, images))
-            bar.update(len(images))
-    return np.concatenate(parts) if parts else np.empty((0, 1, 1, 1), np.float16)
-
-
-def progress(what, total):
-    """A bar on a terminal and in JupyterLab; nothing in executed copies."""
+def progress(batches, what, total):
+    """Yield the batches under a bar: on a terminal, in JupyterLab, nowhere else."""
+    bar = tqdm.tqdm
     if "JPY_SESSION_NAME" in os.environ:  # a kernel that JupyterLab started
-        return tqdm.notebook.tqdm(desc=what, total=total, leave=False)
-    return tqdm.tqdm(desc=what, total=total, unit="image", leave=False, disable=None)
+        bar = tqdm.notebook.tqdm
+    with bar(desc=what, total=total, unit="image", leave=False, disable=None) as shown:
+        for batch in batches:
+            yield batch
+            shown.update(len(batch))
 
 
 def extract_features(settings):
-    """`Features` of the category, from the stage cache if it holds them."""
+    """`Features` of the category, from the stage cache if it holds them.
+
+    The assignment's Gaussian is fitted and scored on the way, since it needs the whole
+    features; what is kept is their projection, unless `covariance` is global.
+    """
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
     key = _key(settings, dataset, ("image_size", "backbone", "layers"))
-    return _extract_features(key, settings, dataset)
+    key["whole"] = settings.covariance == "global"
+    stored = _extract_features(key, settings, dataset)
+    device = pick_device(settings.device)
+    parts = [torch.from_numpy(np.float32(stored[p])).to(device) for p in PARTS]
+    return Features(*parts, **stored["rest"])
+
+
+PARTS = ("train_good", "train_bad", "test")
 
 
 @MEMORY.cache(ignore=["settings", "dataset"])
 def _extract_features(key, settings, dataset):
-    trunk = load_trunk(settings)
-    parts = ("train_good", "train_bad", "test")
-    return Features(
-        *(features_of(getattr(dataset, p), trunk, settings, p) for p in parts),
-        layers=trunk.taps,
-    )
+    start = time.perf_counter()
+    trunk, whole, projection = load_trunk(settings), None, None
+    sums, assignment, result = PatchSums(), [], {}
+    for part in PARTS:
+        paths, kept = getattr(dataset, part), []
+        batches = read_batches(paths, settings.image_size, settings.batch_size)
+        for images in progress(batches, f"{settings.category} {part}", len(paths)):
+            x = patch_features(trunk, images)  # (B, h, w, D)
+            if part == "train_good":
+                sums.add(x)
+            if part == "test":
+                whole = whole or sums.gaussian()
+                assignment.append(whole.score(x).cpu().numpy())
+            if not key["whole"] and x.shape[-1] > PROJECTION:
+                if projection is None:
+                    projection = semi_orthogonal(x.shape[-1], PROJECTION).to(x.device)
+                x = x @ projection
+            kept.append(x.half().cpu().numpy())
+        result[part] = np.concatenate(kept or [np.empty((0, *x.shape[1:]), np.float16)])
+    result["rest"] = {
+        "layers": trunk.taps,
+        "assignment": np.concatenate(assignment),
+        "seconds": time.perf_counter() - start,
+    }
+    return result
 
 
 def detect(settings):
     """Fit the Gaussian to train/good and score every image, reading no labels."""
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
+    if len(dataset.train_good) < 2:
+        folder = settings.data / settings.category / "train" / "good"
+        raise InputError(f"{folder}: one image is too few to learn from; add more")
     names = ("image_size", "backbone", "layers", "covariance", "image_score")
     key = _key(settings, dataset, (*names, "max_fpr", "seed"))
     return Detection(settings, dataset, **_detect(key, settings, dataset))
@@ -1190,27 +1395,25 @@ def detect(settings):
 
 @MEMORY.cache(ignore=["settings", "dataset"])
 def _detect(key, settings, dataset):
-    start = time.perf_counter()
     features = extract_features(settings)
     extracted = time.perf_counter()
-    normal = cross_validated_scores(features.good, settings.covariance)
+    normal = cross_validated_scores(features.good, covariance=settings.covariance)
     gaussian = fit_gaussian(features.good, settings.covariance)
     fitted = time.perf_counter()
-    test = gaussian.score(features.test)
-    bad = gaussian.score(features.bad) if len(features.bad) else features.bad[..., 0]
+    bad, test = gaussian.score(features.bad), gaussian.score(features.test)
     scored = time.perf_counter()
     return {
         "layers": features.layers,
-        "normal": normal,
-        "bad": bad,
-        "test": test,
-        "embedding": features.test.mean(axis=(1, 2), dtype=np.float32),
+        "normal": normal.cpu().numpy(),
+        "bad": bad.cpu().numpy(),
+        "test": test.cpu().numpy(),
+        "embedding": features.test.mean(dim=(1, 2)).cpu().numpy(),
         "threshold": conformal_threshold(
-            image_scores(normal, settings.image_score), settings.max_fpr
+            image_scores(normal.cpu().numpy(), settings.image_score), settings.max_fpr
         ),
         "data_sha256": key["data"],
         "seconds": {
-            "features": extracted - start,
+            "features": features.seconds,
             "fit": fitted - extracted,
             "score": scored - fitted,
         },
@@ -1253,15 +1456,20 @@ def versions():
 # From here on, and nowhere before, the labels of the test images are read.
 
 
-def ablation_settings(settings):
-    """From the assignment's method to the default, one idea at a time."""
-    steps = {
-        "assignment": {"covariance": "global", "image_score": "max"},
-        "top share": {"covariance": "global"},
-        "position": {"covariance": "position"},
-        "shrunk": {"covariance": "shrunk"},
+def ablation_scores(settings):
+    """Test scores (T,) from the assignment's method to the default, idea by idea."""
+    whole = extract_features(settings).assignment
+    share = (
+        Settings.image_score if settings.image_score == "max" else settings.image_score
+    )
+    rows = {
+        "assignment": image_scores(whole, "max"),
+        "top share": image_scores(whole, share),
     }
-    return {name: replace(settings, **change) for name, change in steps.items()}
+    for covariance in ("position", "shrunk"):
+        row = detect(replace(settings, covariance=covariance)).test
+        rows[covariance] = image_scores(row, share)
+    return rows | {"memory bank": memory_bank_scores(settings)}
 
 
 def evaluate(settings):
@@ -1277,10 +1485,7 @@ def evaluate(settings):
     def interval(metric, values=scores):
         return bootstrap_interval(metric, is_bad, values, seed=settings.seed)
 
-    rows = {
-        name: detect(s).test_scores for name, s in ablation_settings(settings).items()
-    }
-    rows["memory bank"] = memory_bank_scores(settings)
+    rows = ablation_scores(settings)
     rival = delong_test(is_bad, scores, rows["assignment"])
     table = [
         {
@@ -1340,15 +1545,14 @@ def memory_bank_scores(settings, size=2000):
     largest in the image counts: PatchCore (Roth et al., CVPR 2022) without its coreset.
     """
     features = extract_features(settings)
-    bank = features.good.reshape(-1, features.good.shape[-1])
-    picks = np.random.default_rng(settings.seed).choice(
-        len(bank), min(size, len(bank)), replace=False
-    )
-    bank = torch.from_numpy(bank[np.sort(picks)].astype(np.float32))
-    scores = []
-    for image in features.test:
-        patches = torch.from_numpy(image.astype(np.float32)).flatten(0, 1)  # (P, D)
-        scores.append(torch.cdist(patches, bank).amin(dim=1).max().item())
+    bank = features.good.flatten(0, 2)  # (N * h * w, D)
+    rng = np.random.default_rng(settings.seed)
+    picks = np.sort(rng.choice(len(bank), min(size, len(bank)), replace=False))
+    bank = bank[torch.from_numpy(picks).to(bank.device)]
+    scores = [
+        torch.cdist(image.flatten(0, 1), bank).amin(dim=1).max().item()
+        for image in features.test
+    ]
     return np.array(scores)
 
 

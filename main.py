@@ -10,18 +10,21 @@ setting is not valid, named in one line; 130 interrupted; 1 anything else.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
-from dataclasses import fields
+import traceback
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import joblib
 import papermill
+from papermill.exceptions import PapermillExecutionError
 
-import export
 import helpers as hp
+from export import export_report
 
 NOTEBOOKS = sorted((hp.ROOT / "notebooks").glob("0?_*.ipynb"))
 PARAMETERS = {field.name: field for field in fields(hp.Settings)}
@@ -88,54 +91,45 @@ def execute(notebook, target, parameters):
         os.replace(part, target)
 
 
-def run_category(parameters, pdf):
-    """Everything for one category."""
-    settings = hp.Settings(**parameters)
-    name, clock = settings.category, time.perf_counter
+def run_category(settings, pdf):
+    """Compute, execute every notebook and export the report of one category."""
+    name, parameters = settings.category, asdict(settings)
 
-    def step(what, function, *arguments, **options):
-        start = clock()
-        function(*arguments, **options)
-        print(f"{name}: {what:<24} {clock() - start:6.1f} s", flush=True)
+    def step(what, function, *arguments):
+        start = time.perf_counter()
+        function(*arguments)
+        print(f"{name}: {what:<24}{time.perf_counter() - start:7.1f} s", flush=True)
 
     step("features and scores", hp.detect, settings)
     for notebook in NOTEBOOKS:
         target = settings.output / notebook.name
         step(notebook.stem, execute, notebook, target, parameters)
-    report = [settings.output / NOTEBOOKS[-1].name]
-    step("report", export, report, settings.output, settings.lang, pdf)
+    step(
+        "report", export_report, [settings.output], settings.output, settings.lang, pdf
+    )
 
 
 def run(argv):
+    """Everything; the last lines sum up each category."""
     parameters, options = parse(argv)
     base = hp.Settings(**parameters)
     names = [base.category] if "category" in parameters else hp.categories(base.data)
     if not names:
         raise hp.InputError(f"{base.data}: no category here, a folder with train/good")
-    for name in names:
-        hp.read_labels(hp.load_dataset(base.data, name))  # refuse early; not used
-    # found out once, so that all categories run on the same backbone
-    parameters["backbone"] = hp.resolve_backbone(base).backbone
-    print(f"backbone {parameters['backbone']}, categories: {', '.join(names)}")
-    runs = [
-        replace(base, category=name, backbone=parameters["backbone"]) for name in names
-    ]
-    joblib.Parallel(n_jobs=min(options.jobs, len(names)))(
-        joblib.delayed(run_category)(asdict(settings), not options.no_pdf)
-        for settings in runs
-    )
-    outputs = [settings.output for settings in runs]
-    if len(names) > 1:
-        reports = [output / NOTEBOOKS[-1].name for output in outputs]
-        export(
-            reports,
-            base.output.parent,
-            base.lang,
-            not options.no_pdf,
-            front=comparison(outputs),
-        )
-    for output in outputs:
-        metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    for name in names:  # what is wrong with the input is said before anything is run
+        hp.read_labels(hp.load_dataset(base.data, name))
+    base = hp.resolve_backbone(base)  # once, so that all run on the same one
+    print(f"backbone {base.backbone}; {', '.join(names)}", flush=True)
+    runs = [replace(base, category=name) for name in names]
+    pdf, jobs = not options.no_pdf, min(options.jobs, len(runs))
+    joblib.Parallel(n_jobs=jobs)(joblib.delayed(run_category)(s, pdf) for s in runs)
+    folders = [settings.output for settings in runs]
+    if len(runs) > 1:
+        export_report(folders, base.output.parent, base.lang, pdf)
+    reports = base.output.parent if len(runs) > 1 else folders[0]
+    print(f"report: {reports / 'report.html'}")
+    for folder in folders:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         print(summary(metrics))
 
 
@@ -162,9 +156,10 @@ def main(argv=None):
         message, status = "interrupted; the same command goes on from here", 130
     except Exception as error:
         message, status = f"{type(error).__name__}: {error}", 1
+    print(f"error: {hp.one_line(message)}", file=sys.stderr)
     log = Path(tempfile.gettempdir()) / "image_anomaly.log"
     log.write_text(traceback.format_exc(), encoding="utf-8")
-    print(f"error: {hp.one_line(message)} (details: {log})", file=sys.stderr)
+    print(f"details: {log}", file=sys.stderr)
     return status
 
 
