@@ -493,11 +493,3 @@ def tell(sections: dict[str, str], section: str, figures: dict) -> None:
             caption, name, alt = parts[index + 1 : index + 4]
             alt = html.unescape(alt)
             show(figures[name](), caption, alt, section=section, figure=name)
-
-
-def colour(values, scale, colormap="jet") -> np.ndarray:
-    """Values (h, w) on a colour scale (low, high) as an RGB picture."""
-    low, high = scale
-    level = np.clip((np.asarray(values) - low) / max(high - low, 1e-12), 0, 1)
-    table = getattr(cv2, f"COLORMAP_{colormap.upper()}")
-    return cv2.applyColorMap(np.uint8(np.rint(level * 255)), table)[..., ::-1].copy()

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
+from functools import cache
 from importlib.metadata import version
 from math import ceil, floor
 from pathlib import Path
@@ -287,11 +288,15 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         raise InputError(
             f"{path}: cannot be read as an image ({reason}); replace or remove it"
         ) from error
-    if size is not None and size != pixels.shape[:2]:
-        shrinks = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        pixels = cv2.resize(pixels, size[::-1], interpolation=method)
-    return pixels
+    return pixels if size is None else _resized(pixels, size)
+
+
+def _resized(pixels, size):
+    if size == pixels.shape[:2]:
+        return pixels
+    shrinks = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(pixels, size[::-1], interpolation=method)
 
 
 def _refuse_by_header(path: Path, image: Image.Image) -> None:
@@ -728,6 +733,7 @@ _FLOOR = 1e-8  # smallest variance: constant images stay invertible
 _CHUNK_FLOATS = 2**25  # 128 MB of float32 per temporary
 
 
+@cache
 def semi_orthogonal(dim, k, seed=0):
     """Random matrix Q (dim, k) with QᵀQ = I, the same on every platform.
 
@@ -740,26 +746,17 @@ def semi_orthogonal(dim, k, seed=0):
     return torch.from_numpy(q * np.sign(np.diag(r))).float()
 
 
-def join_layers(maps, projection=None):
-    """Tapped maps [(B, C_l, h_l, w_l)] -> patch features (B, h, w, D).
+def join_layers(maps):
+    """Tapped maps [(B, C_l, h_l, w_l)] as patch features (B, h, w, sum of C_l).
 
-    Maps are brought to the first one's grid (bilinear) and concatenated. With
-    `projection` (sum C_l, k) the concatenation is multiplied by it, layer by
-    layer before the upsampling, which is linear and gives the same result.
+    All are brought to the first one's grid (bilinear) and put side by side.
     """
-    size = maps[0].shape[-2:]
-    blocks = [None] * len(maps)
-    if projection is not None:
-        blocks = projection.to(maps[0]).split([m.shape[1] for m in maps])
-    joined = []
-    for m, block in zip(maps, blocks, strict=True):
-        if block is not None:
-            m = torch.einsum("bchw,ck->bkhw", m, block)
-        if m.shape[-2:] != size:
-            m = F.interpolate(m, size=size, mode="bilinear", align_corners=False)
-        joined.append(m)
-    x = torch.cat(joined, 1) if projection is None else sum(joined)
-    return x.permute(0, 2, 3, 1).contiguous()  # (B, h, w, D)
+    grid = maps[0].shape[-2:]
+    maps = [
+        m if m.shape[-2:] == grid else F.interpolate(m, grid, mode="bilinear")
+        for m in maps
+    ]
+    return torch.cat(maps, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, D)
 
 
 @dataclass(frozen=True)
@@ -1322,6 +1319,14 @@ def patch_features(trunk, images):
     return join_layers(trunk(pixels.to(trunk.mean.device)))
 
 
+def project(features, settings):
+    """Features (B, h, w, D) on `PROJECTION` dimensions, whole for `global`."""
+    dim = features.shape[-1]
+    if settings.covariance == "global" or dim <= PROJECTION:
+        return features
+    return features @ semi_orthogonal(dim, PROJECTION).to(features.device)
+
+
 def progress(batches, what, total):
     """Yield the batches under a bar: on a terminal, in JupyterLab, nowhere else."""
     bar = tqdm.tqdm
@@ -1355,7 +1360,7 @@ PARTS = ("train_good", "train_bad", "test")
 @MEMORY.cache(ignore=["settings", "dataset"])
 def _extract_features(key, settings, dataset):
     start = time.perf_counter()
-    trunk, whole, projection = load_trunk(settings), None, None
+    trunk, whole = load_trunk(settings), None
     sums, assignment, result = PatchSums(), [], {}
     for part in PARTS:
         paths, kept = getattr(dataset, part), []
@@ -1367,11 +1372,7 @@ def _extract_features(key, settings, dataset):
             if part == "test":
                 whole = whole or sums.gaussian()
                 assignment.append(whole.score(x).cpu().numpy())
-            if not key["whole"] and x.shape[-1] > PROJECTION:
-                if projection is None:
-                    projection = semi_orthogonal(x.shape[-1], PROJECTION).to(x.device)
-                x = x @ projection
-            kept.append(x.half().cpu().numpy())
+            kept.append(project(x, settings).half().cpu().numpy())
         result[part] = np.concatenate(kept or [np.empty((0, *x.shape[1:]), np.float16)])
     result["rest"] = {
         "layers": trunk.taps,
@@ -1452,6 +1453,65 @@ def versions():
     }
 
 
+def _shift(image):
+    height, width = image.shape[:2]
+    step = np.float32([[1, 0, 0.02 * width], [0, 1, -0.02 * height]])
+    border = cv2.BORDER_REPLICATE
+    return cv2.warpAffine(image, step, (width, height), borderMode=border)
+
+
+def _scaled(image, gain, pivot):
+    return np.uint8(np.rint(np.clip((image - pivot) * gain + pivot, 0, 255)))
+
+
+def _jpeg(image, quality=90):
+    code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(code, cv2.IMREAD_COLOR)
+
+
+PERTURBATIONS = {  # what another day at the same camera may do to an image
+    "none": lambda image: image,
+    "shifted by 2 %": _shift,
+    "10 % brighter": lambda image: _scaled(image, 1.1, 0),
+    "10 % darker": lambda image: _scaled(image, 0.9, 0),
+    "10 % more contrast": lambda image: _scaled(image, 1.1, image.mean()),
+    "10 % less contrast": lambda image: _scaled(image, 0.9, image.mean()),
+    "blurred": lambda image: cv2.GaussianBlur(image, (0, 0), image.shape[0] / 512),
+    "JPEG, quality 90": _jpeg,
+}
+
+
+def steadiness(settings, limit=40):
+    """Image scores of perturbed test images: which ones, {perturbation: (n,)}.
+
+    At most `limit` test images, evenly spread, are perturbed. Reads no labels.
+    """
+    settings = resolve_backbone(settings)
+    dataset = load_dataset(settings.data, settings.category)
+    picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
+    names = ("image_size", "backbone", "layers", "covariance", "image_score")
+    key = _key(settings, dataset, names) | {"picks": picks.astype(int).tolist()}
+    return key["picks"], _steadiness(key, settings, dataset)
+
+
+@MEMORY.cache(ignore=["settings", "dataset"])
+def _steadiness(key, settings, dataset):
+    features = extract_features(settings)
+    gaussian = fit_gaussian(features.good, settings.covariance)
+    trunk, size = load_trunk(settings), (settings.image_size, settings.image_size)
+    images = [read_image(dataset.test[i]) for i in key["picks"]]
+    result = {}
+    for name, perturb in PERTURBATIONS.items():
+        scores = []
+        for start in range(0, len(images), settings.batch_size):
+            batch = images[start : start + settings.batch_size]
+            batch = [_resized(perturb(image), size) for image in batch]
+            x = project(patch_features(trunk, np.stack(batch)), settings)
+            scores.append(gaussian.score(x).cpu().numpy())
+        result[name] = image_scores(np.concatenate(scores), settings.image_score)
+    return result
+
+
 # --------------------------------------------------------------------- evaluation
 # From here on, and nowhere before, the labels of the test images are read.
 
@@ -1524,6 +1584,7 @@ def evaluate(settings):
         "assignment": table[0],
         "delong_p": rival and rival["p_value"],
         "ablation": table,
+        "steadiness": steadiness_table(settings, is_bad, detection.threshold.threshold),
         "null_reasons": null_reasons(labels),
         "problems": labels.problems + check_masks(dataset, labels),
         "duplicates": [
@@ -1536,6 +1597,23 @@ def evaluate(settings):
         "versions": versions(),
         "data_sha256": detection.data_sha256,
     }
+
+
+def steadiness_table(settings, is_bad, threshold):
+    """AUROC and false-positive rate of perturbed test images, a row each."""
+    picks, scores = steadiness(settings)
+    is_bad = is_bad[picks]
+    return [
+        {
+            "name": name,
+            "n": len(picks),
+            "auroc": auroc(is_bad, row),
+            "false_positive_rate": classification_metrics(is_bad, row > threshold)[
+                "false_positive_rate"
+            ],
+        }
+        for name, row in scores.items()
+    ]
 
 
 def memory_bank_scores(settings, size=2000):

@@ -1,11 +1,12 @@
 """The Gaussian section against textbook formulas."""
 
-import helpers as hp
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import oas
+
+import helpers as hp
 
 GRIDS = [(60, 3, 5, 7), (6, 3, 2, 12), (2, 1, 3, 4), (9, 1, 1, 8)]
 
@@ -100,14 +101,26 @@ def test_cross_validation_of_one_image_is_refused():
         hp.cross_validated_scores(torch.zeros(1, 2, 2, 3))
 
 
-def test_projection_is_orthonormal_and_commutes_with_upsampling():
+def test_layers_are_joined_on_the_first_grid():
+    fine, coarse = torch.randn(2, 4, 6, 4), torch.randn(2, 6, 3, 2)
+    joined = hp.join_layers([fine, coarse])  # (2, 6, 4, 10)
+    assert joined.shape == (2, 6, 4, 10)
+    assert torch.equal(joined[..., :4], fine.permute(0, 2, 3, 1))
+    up = torch.nn.Upsample(size=(6, 4), mode="bilinear")(coarse)
+    assert torch.allclose(joined[..., 4:], up.permute(0, 2, 3, 1))
+
+
+def test_projection_is_orthonormal_and_reproducible():
     q = hp.semi_orthogonal(10, 6)
     assert torch.allclose(q.T @ q, torch.eye(6), atol=1e-6)
+    hp.semi_orthogonal.cache_clear()
     assert torch.equal(q, hp.semi_orthogonal(10, 6))
-    rng = torch.Generator().manual_seed(0)
-    fine = torch.randn(2, 4, 7, 5, generator=rng)
-    coarse = torch.randn(2, 6, 4, 3, generator=rng)
-    joined = hp.join_layers([fine, coarse])
-    assert joined.shape == (2, 7, 5, 10)
-    projected = hp.join_layers([fine, coarse], q)
-    assert torch.allclose(projected, joined @ q, atol=1e-5)
+
+
+def test_streamed_sums_equal_the_whole():
+    x = torch.tensor(patches((20, 4, 3, 9)), dtype=torch.float32)
+    sums = hp.PatchSums()
+    for batch in x.split(7):
+        sums.add(batch)
+    expected = hp.fit_gaussian(x, "global").score(x)
+    assert torch.allclose(sums.gaussian().score(x), expected, rtol=1e-4)
