@@ -14,14 +14,15 @@ References
     Bergmann, Fauser, Sattlegger, Steger: MVTec AD, CVPR 2019.
 """
 
+import atexit
 import csv
 import hashlib
 import io
 import json
 import os
-import pickle
 import platform
 import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -29,9 +30,10 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, wraps
 from importlib.metadata import version
 from math import ceil, floor
 from pathlib import Path
@@ -73,6 +75,18 @@ def one_line(text: str) -> str:
 
 COLORMAPS = ("jet", "inferno", "magma", "viridis", "cividis")
 COVARIANCES = ("global", "position", "shrunk")
+RANGES = {  # lowest and highest
+    "image_size": (32, 2048),
+    "batch_size": (1, 1024),
+    "sigma": (0, 100),  # input pixels
+    "seed": (0, 2**32 - 1),
+}
+CHOICES = {
+    "covariance": COVARIANCES,
+    "colormap": COLORMAPS,
+    "lang": ("en", "zh"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
 
 
 @dataclass(frozen=True)
@@ -102,63 +116,74 @@ class Settings:
     def __post_init__(self):
         for field in fields(self):
             self._check_type(field.name, field.type)
-        _require(32 <= self.image_size <= 2048, self, "image_size", "32 to 2048")
-        _require(1 <= self.batch_size <= 1024, self, "batch_size", "1 to 1024")
-        _require(0 <= self.sigma <= 100, self, "sigma", "0 to 100 (input pixels)")
-        _require(0 < self.max_fpr < 1, self, "max_fpr", "a rate between 0 and 1")
-        _require(0 <= self.seed < 2**32, self, "seed", "0 to 4294967295")
-        _require(self.covariance in COVARIANCES, self, "covariance", COVARIANCES)
-        _require(self.colormap in COLORMAPS, self, "colormap", COLORMAPS)
-        _require(self.lang in ("en", "zh"), self, "lang", ("en", "zh"))
-        devices = ("auto", "cpu", "cuda", "mps")
-        _require(self.device in devices, self, "device", devices)
+        for name, (low, high) in RANGES.items():
+            self._require(name, low <= getattr(self, name) <= high, f"{low} to {high}")
+        choices = {**CHOICES, "backbone": ("auto", *BACKBONES)}
+        for name, valid in choices.items():
+            self._require(name, getattr(self, name) in valid, ", ".join(valid))
         share = self.image_score
-        _require(
-            share == "max" or (not isinstance(share, str) and 0 < share <= 1),
-            self,
-            "image_score",
-            "max, or the share of patches to average, above 0 and up to 1",
-        )
-        _require(self.backbone != "", self, "backbone", ("auto", *BACKBONES))
+        valid = "max, or the share of patches to average, above 0 and up to 1"
+        is_share = not isinstance(share, str) and 0 < share <= 1
+        self._require("image_score", share == "max" or is_share, valid)
+        self._require("max_fpr", 0 < self.max_fpr < 1, "a rate between 0 and 1")
+        is_name = self.category not in ("", ".", "..")
+        is_name = is_name and not set(self.category) & {"/", "\\"}
+        self._require("category", is_name, "the name of a folder of the data set")
+        data = os.path.realpath(self.data / self.category)
+        output = os.path.realpath(self.output)
+        outside = not Path(output).is_relative_to(data)
+        self._require("visualization_dir", outside, "a folder apart from the images")
 
     def _check_type(self, name, types):
         value = getattr(self, name)
-        allowed = {str: str, int: int, float: (int, float)}.get(
-            types, (str, int, float)
-        )
-        if isinstance(value, bool) or not isinstance(value, allowed):
-            wanted = getattr(types, "__name__", types)
-            raise InputError(f"{name}={value!r}: {wanted} is needed")
-        if isinstance(value, float) and not np.isfinite(value):
-            raise InputError(f"{name}={value!r}: a finite number is needed")
+        kinds = {str: str, int: int, float: (int, float)}.get(types, (str, int, float))
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            wanted = {str: "text", int: "a whole number", float: "a number"}
+            raise InputError(f"{name}={value!r}: {wanted.get(types, types)} is needed")
+        if isinstance(value, str):
+            valid = "text without control characters, in Unicode"
+            self._require(name, not CONTROLS.search(value), valid)
+        elif types is not int:
+            self._require(name, abs(value) < 1e9, "a finite number")
+            object.__setattr__(self, name, float(value))  # 4 and 4.0 are the same
+
+    def _require(self, name, condition, valid):
+        if not condition:
+            value = getattr(self, name)
+            raise InputError(f"{name}={value!r} is not valid: use {valid}")
 
     @classmethod
     def of(cls, namespace):
         """Settings from a notebook's variables: ``Settings.of(globals())``."""
         return cls(**{f.name: namespace[f.name] for f in fields(cls)})
 
+    @classmethod
+    def parse(cls, pairs):
+        """Settings from a command line's pairs of texts [(name, value)]."""
+        types, values = {f.name: f.type for f in fields(cls)}, {}
+        for name, text in pairs:
+            if name not in types:
+                raise InputError(f"no parameter {name!r}: valid are {', '.join(types)}")
+            values[name] = text
+            for number in () if types[name] is str else (float, int):
+                with suppress(ValueError):  # else the check of types says what is wrong
+                    values[name] = number(text)
+        return cls(**values)
+
     @property
     def data(self):
         """Path of the data set; relative paths count from the project root."""
-        return ROOT / Path(self.dataset_path).expanduser()
+        return ROOT / os.path.expanduser(self.dataset_path)
 
     @property
     def weights_file(self):
         """Path of the local weights file, where one is given."""
-        return ROOT / Path(self.weights).expanduser()
+        return ROOT / os.path.expanduser(self.weights)
 
     @property
     def output(self):
         """Path below which everything about this category is written."""
-        return ROOT / Path(self.visualization_dir).expanduser() / self.category
-
-
-def _require(condition, settings, name, valid):
-    if not condition:
-        valid = valid if isinstance(valid, str) else ", ".join(valid)
-        raise InputError(
-            f"{name}={getattr(settings, name)!r} is not valid: use {valid}"
-        )
+        return ROOT / os.path.expanduser(self.visualization_dir) / self.category
 
 
 # ---------------------------------------------------------------------- data
@@ -496,10 +521,15 @@ class Backbone:
 def _resnet(name, enum):
     return Backbone(
         build=lambda image_size: models.get_model(name, weights=None),
-        stages=lambda network: dict(network.named_children()),
+        stages=_resnet_stages,
         layers=("layer2", "layer3"),
         weights=lambda seconds: download_weights(enum.IMAGENET1K_V1.url, seconds),
     )
+
+
+def _resnet_stages(network):
+    """All parts that give maps: not avgpool and fc, the last two."""
+    return dict(list(network.named_children())[:-2])
 
 
 def _efficientnet_lite2(image_size):
@@ -535,14 +565,15 @@ BACKBONES = {
     ),
 }
 AUTO_SECONDS = 10  # how long `auto` may wait for the Wide ResNet's weights
+STALL_SECONDS = 10  # without a byte, after which a download is given up
 
 
-def download_weights(url, seconds):
+def download_weights(url, seconds=float("inf")):
     """Path of a weights file in torch.hub's cache, fetched if it is not there.
 
     The eight hex digits in the file's name are the start of its SHA-256; a cached file
     that does not match was cut short, is removed and fetched again. Raises OSError
-    when the file cannot be had within `seconds`.
+    when the file cannot be had within `seconds`, or no byte comes for STALL_SECONDS.
     """
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     digest = target.stem.split("-")[-1]
@@ -550,34 +581,41 @@ def download_weights(url, seconds):
         if _sha256(target).startswith(digest):
             return target
         print(f"{target} is damaged (checksum): removed, to be fetched again")
-        target.unlink()
-    result = []
+        target.unlink(missing_ok=True)
+    errors, given_up, start = [], threading.Event(), time.monotonic()
+    moved = [start]  # when the last bytes came
 
     def fetch():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:
                 part = Path(folder) / target.name
-                deadline = time.monotonic() + seconds
-                with urlopen(url, timeout=seconds) as source, part.open("wb") as sink:
-                    while chunk := source.read(1 << 20):
-                        if time.monotonic() > deadline:
-                            raise TimeoutError(f"{url}: not here within {seconds} s")
+                with (
+                    urlopen(url, timeout=STALL_SECONDS) as source,
+                    part.open("wb") as sink,
+                ):
+                    while chunk := source.read(1 << 18):
+                        if given_up.is_set():
+                            return
                         sink.write(chunk)
+                        moved[0] = time.monotonic()
                 if not _sha256(part).startswith(digest):
-                    raise OSError(f"{url}: the download is damaged (checksum)")
+                    raise OSError("the download is damaged (checksum)")
                 os.replace(part, target)
-            result.append(None)
-        except OSError as error:
-            result.append(error)
+        except Exception as error:  # what a network, or what poses as one, may do
+            errors.append(error)
 
     # a thread of its own, because a name look-up knows no time limit
     thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
-    thread.join(seconds + 2)
-    error = result[0] if result else TimeoutError(f"{url}: no answer in {seconds} s")
-    if error is not None:
-        raise error
+    while thread.is_alive():
+        thread.join(0.1)
+        now = time.monotonic()
+        if now - moved[0] > STALL_SECONDS or now - start > seconds:
+            given_up.set()
+            raise TimeoutError(f"{url}: not here within {now - start:.0f} s")
+    if errors:
+        raise OSError(f"{url}: {errors[0]}") from errors[0]
     return target
 
 
@@ -585,7 +623,10 @@ class Trunk(nn.Module):
     """A backbone cut after its last tapped layer.
 
     Images (B, 3, H, W) uint8 RGB become a list of tapped maps (B, D_l, h_l, w_l).
+    `limit` images fit at once; `patch_features` lowers it when memory runs out.
     """
+
+    limit = 1024
 
     def __init__(self, name, stages, taps, mean, std):
         super().__init__()
@@ -611,19 +652,20 @@ def resolve_backbone(settings):
     """The settings with `auto` replaced by the backbone that this machine can run."""
     if settings.backbone != "auto":
         return settings
-    if settings.weights:
-        name = "wide_resnet50_2"
-    else:
-        try:
-            BACKBONES["wide_resnet50_2"].weights(AUTO_SECONDS)
-            name = "wide_resnet50_2"
-        except OSError:
-            name = "efficientnet_lite2"
-            print(
-                "backbone auto: no Wide ResNet-50-2 weights cached or to be "
-                f"downloaded, so {name} runs, whose weights are installed"
-            )
+    name = "wide_resnet50_2" if settings.weights else _best_backbone()
     return replace(settings, backbone=name)
+
+
+@cache  # a notebook asks often, and each time may be ten seconds without a network
+def _best_backbone():
+    name, spare = "wide_resnet50_2", "efficientnet_lite2"
+    try:
+        BACKBONES[name].weights(AUTO_SECONDS)
+        return name
+    except OSError as error:
+        print(one_line(f"backbone auto: no weights of {name} here, nor by {error}"))
+        print(f"so {spare} runs, whose weights are installed")
+        return spare
 
 
 def load_trunk(settings):
@@ -636,49 +678,49 @@ def load_trunk(settings):
     backbone = BACKBONES[settings.backbone]
     network = backbone.build(settings.image_size)
     stages = backbone.stages(network)
-    taps = tuple(t.strip() for t in settings.layers.split(",") if t.strip())
-    taps = taps or backbone.layers
-    if unknown := [tap for tap in taps if tap not in stages]:
+    wanted = [t.strip() for t in settings.layers.split(",") if t.strip()]
+    if unknown := [tap for tap in wanted if tap not in stages]:
         raise InputError(
             f"layers={settings.layers!r}: {settings.backbone} has no "
             f"{', '.join(unknown)}; it has {', '.join(stages)}"
         )
+    wanted = wanted or backbone.layers
+    taps = tuple(stage for stage in stages if stage in wanted)  # in their order
     trunk = Trunk(settings.backbone, stages, taps, backbone.mean, backbone.std)
-    if settings.weights:
-        path = settings.weights_file
-    else:
-        try:
-            path = backbone.weights(10)
-        except OSError as error:
-            raise InputError(
-                f"backbone {settings.backbone}: its weights are neither cached nor to "
-                f"be downloaded ({error}); give a file with weights=…, or use "
-                "backbone=auto"
-            ) from error
-    _load_weights(network, trunk, path)
+    _load_weights(network, trunk, weights_path(settings))
     return trunk.eval().to(pick_device(settings.device))
 
 
+def weights_path(settings):
+    """Path of the weights file, downloaded if need be; InputError without one."""
+    if settings.weights:
+        path = settings.weights_file
+        if not path.is_file():
+            raise InputError(f"weights={settings.weights!r}: there is no file {path}")
+        return path
+    try:
+        return BACKBONES[settings.backbone].weights(float("inf"))
+    except OSError as error:
+        raise InputError(
+            f"backbone {settings.backbone}: its weights are neither cached nor to be "
+            f"downloaded ({error}); give a file with weights=…, or use backbone=auto"
+        ) from error
+
+
 def _load_weights(network, trunk, path):
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; set weights=… to one")
+    remedy = "download it again or choose the matching backbone"
     try:
         # weights_only: a pickle that carries code is refused, never executed
         state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = network.load_state_dict(state, strict=False).missing_keys
-    except (
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # an unpickler fed with garbage may raise anything
         raise InputError(
-            f"{path}: not a usable weights file for {trunk.name} ({reason}); "
-            "download it again or choose the matching backbone"
+            f"{path}: damaged, or not a file of weights alone; {remedy}"
+        ) from error
+    try:
+        missing = network.load_state_dict(state, strict=False).missing_keys
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not the weights of {trunk.name}; {remedy}"
         ) from error
     # layers behind the cut may be absent, those that run may not
     used = {id(p) for p in trunk.stages.state_dict(keep_vars=True).values()}
@@ -690,8 +732,8 @@ def _load_weights(network, trunk, path):
     ]
     if lacking:
         raise InputError(
-            f"{path}: lacks {lacking[0]} and {len(lacking) - 1} more of {trunk.name}; "
-            "give the weights of that network"
+            f"{path}: {lacking[0]} and {len(lacking) - 1} more of {trunk.name} are not "
+            f"in there; {remedy}"
         )
     network.requires_grad_(False)
 
@@ -785,14 +827,28 @@ class Gaussian:
         return d2.clamp_min(0).sqrt().reshape(B, h, w)
 
 
+def _inverse_root(matrices):
+    """L⁻¹ (..., n, n) of symmetric positive definite M = L Lᵀ, on one thread.
+
+    On two cores, threaded LAPACK takes 30 times longer for batches of n = 200,
+    nearly all of it waiting.
+    """
+    eye = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        root = torch.linalg.cholesky(matrices)
+        return torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _whitening(covariance):
     """W (D, D) with W Wᵀ = (S + ridge)⁻¹ for a covariance S (D, D)."""
     covariance = covariance.clone()
     ridge = RIDGE * covariance.diagonal().mean()
     covariance.diagonal().add_(ridge.clamp_min(_FLOOR))
-    root = torch.linalg.cholesky(covariance)
-    eye = torch.eye(len(root), dtype=root.dtype, device=root.device)
-    return torch.linalg.solve_triangular(root, eye, upper=False).T.contiguous()
+    return _inverse_root(covariance).T.contiguous()
 
 
 class PatchSums:
@@ -840,8 +896,8 @@ def _oas(z):
     (as scikit-learn does). tr(S²) comes from the N × N Gram matrix.
     """
     N, D = z.shape[1:]
-    small = z if N <= D else z.transpose(1, 2)
-    gram = small @ small.transpose(1, 2) / N
+    small = z if N <= D else z.mT
+    gram = small @ small.mT / N
     mean = gram.diagonal(dim1=1, dim2=2).sum(1) / D
     alpha = gram.square().sum((1, 2)) / D**2  # mean of the entries of S²
     gap = (N + 1) * (alpha - mean**2 / D)
@@ -897,14 +953,9 @@ def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE):
             base[at] = (rho * variance).clamp_min(_FLOOR)
         b = base[at, None, None]
         if N <= D:  # Woodbury: (bI + ZᵀZ)⁻¹ = (I - Zᵀ(bI + ZZᵀ)⁻¹Z) / b
-            root = torch.linalg.cholesky(z @ z.transpose(1, 2) + b * eye)
-            z = torch.linalg.solve_triangular(root, z, upper=False)
-            factor[at] = z / b.sqrt()
+            factor[at] = _inverse_root(z @ z.mT + b * eye) @ (z / b.sqrt())
         else:
-            root = torch.linalg.cholesky(z.transpose(1, 2) @ z + b * eye)
-            factor[at] = torch.linalg.solve_triangular(
-                root, eye.expand_as(root), upper=False
-            )
+            factor[at] = _inverse_root(z.mT @ z + b * eye)
     if N <= D:
         return Gaussian(mean, whiten, 1 / base, factor, -1)
     return Gaussian(mean, whiten, torch.zeros_like(base), factor, 1)
@@ -1254,11 +1305,52 @@ def anomaly_maps(patch_scores, size, sigma):
 
 
 # ------------------------------------------------------------------------- stages
-# Each result is kept in CACHE under the settings and the data it depends on and under
+# Each result is kept in a file named by the settings and the data it depends on and by
 # this file's own text, so that every notebook runs alone and never meets a stale one.
 
-CACHE = Path(os.environ.get("ANOMALY_CACHE", ROOT / ".cache"))
-MEMORY = joblib.Memory(CACHE, mmap_mode="r", verbose=0)
+
+PART = ".part-"  # starts the name of every file while it is being written
+
+
+@cache
+def cache_folder():
+    """The folder of stage results: $ANOMALY_CACHE, or .cache if that can be written."""
+    wanted = os.environ.get("ANOMALY_CACHE", ROOT / ".cache")
+    for folder in (ROOT / wanted, Path(os.path.expanduser(f"~/.cache/{ROOT.name}"))):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            print(one_line(f"{folder}: no stage cache there ({error.strerror})"))
+            continue
+        return folder
+    folder = tempfile.mkdtemp(prefix="anomaly-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["ANOMALY_CACHE"] = folder  # for the processes that this one starts
+    print(f"stage cache for this run alone: {folder}")
+    return Path(folder)
+
+
+def cached(stage):
+    """Keep what stage(key, ...) returns, so that the same key is computed once."""
+
+    @wraps(stage)
+    def load_or_compute(key, *arguments):
+        text = json.dumps(key, sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
+        path = cache_folder() / f"{stage.__name__.strip('_')}-{name}.joblib"
+        if path.exists():
+            try:
+                return joblib.load(path, mmap_mode="r")
+            except Exception:  # what half a file makes of a decoder
+                print(f"{path} is damaged: removed, to be computed again")
+                path.unlink(missing_ok=True)
+        result = stage(key, *arguments)
+        with whole_file(path) as part:
+            joblib.dump(result, part)
+        return result
+
+    return load_or_compute
 
 
 class Features(NamedTuple):
@@ -1316,7 +1408,24 @@ def read_batches(paths, size, batch_size):
 def patch_features(trunk, images):
     """Patch features (B, h, w, D) of images (B, H, W, 3) uint8 RGB."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W)
-    return join_layers(trunk(pixels.to(trunk.mean.device)))
+    device = trunk.mean.device
+    while True:
+        try:
+            parts = [
+                join_layers(trunk(part.to(device)))
+                for part in pixels.split(trunk.limit)
+            ]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        except torch.OutOfMemoryError as error:
+            count = min(trunk.limit, len(images))
+            if count == 1:
+                raise InputError(
+                    f"memory of {device} is too small for one image; "
+                    "choose a smaller image_size, or device=cpu"
+                ) from error
+            trunk.limit = count // 2
+        print(f"memory of {device} is full: batches of {trunk.limit} from here on")
+        torch.cuda.empty_cache()
 
 
 def project(features, settings):
@@ -1357,7 +1466,7 @@ def extract_features(settings):
 PARTS = ("train_good", "train_bad", "test")
 
 
-@MEMORY.cache(ignore=["settings", "dataset"])
+@cached
 def _extract_features(key, settings, dataset):
     start = time.perf_counter()
     trunk, whole = load_trunk(settings), None
@@ -1394,7 +1503,7 @@ def detect(settings):
     return Detection(settings, dataset, **_detect(key, settings, dataset))
 
 
-@MEMORY.cache(ignore=["settings", "dataset"])
+@cached
 def _detect(key, settings, dataset):
     features = extract_features(settings)
     extracted = time.perf_counter()
@@ -1422,11 +1531,57 @@ def _detect(key, settings, dataset):
     }
 
 
+@dataclass(frozen=True)
+class Model:
+    """What scoring new images takes: the backbone and what `detect` learned."""
+
+    settings: Settings  # with the backbone resolved
+    trunk: Trunk
+    gaussian: Gaussian
+    normal: np.ndarray  # (N, h, w) out-of-sample patch scores, for the colour scale
+    threshold: Threshold
+
+    def score(self, images):
+        """Patch scores (B, h, w) of images (B, image_size, image_size, 3) uint8 RGB."""
+        x = project(patch_features(self.trunk, images), self.settings)
+        return self.gaussian.score(x.half().float()).cpu().numpy()  # as if from CACHE
+
+
+def fit_model(settings):
+    """The `Model` of a category, from the stage cache if it was fitted before."""
+    settings = resolve_backbone(settings)
+    dataset = load_dataset(settings.data, settings.category)
+    names = ("image_size", "backbone", "layers", "covariance", "image_score")
+    key = _key(settings, dataset, (*names, "max_fpr", "seed"))
+    parts, normal, threshold = _fit_model(key, settings, dataset)
+    device = pick_device(settings.device)
+    parts = {
+        name: torch.from_numpy(np.array(part)).to(device)  # a copy: CACHE is read-only
+        if isinstance(part, np.ndarray)
+        else part
+        for name, part in parts.items()
+    }
+    gaussian = Gaussian(**parts)
+    return Model(settings, load_trunk(settings), gaussian, normal, threshold)
+
+
+@cached
+def _fit_model(key, settings, dataset):
+    print(f"{settings.category}: no model yet with these settings, fitting one (once)")
+    detection = detect(settings)
+    gaussian = fit_gaussian(extract_features(settings).good, settings.covariance)
+    parts = {
+        name: part.cpu().numpy() if torch.is_tensor(part) else part
+        for name, part in vars(gaussian).items()
+    }
+    return parts, detection.normal, detection.threshold
+
+
 def _key(settings, dataset, names):
     """All that a stage's result depends on."""
     return {
         "settings": {name: getattr(settings, name) for name in names},
-        "weights": _sha256(settings.weights_file) if settings.weights else "",
+        "weights": _sha256(weights_path(settings)) if settings.weights else "",
         "device": pick_device(settings.device).type,
         "data": data_fingerprint(dataset),
         "code": _sha256(Path(__file__)),
@@ -1494,7 +1649,7 @@ def steadiness(settings, limit=40):
     return key["picks"], _steadiness(key, settings, dataset)
 
 
-@MEMORY.cache(ignore=["settings", "dataset"])
+@cached
 def _steadiness(key, settings, dataset):
     features = extract_features(settings)
     gaussian = fit_gaussian(features.good, settings.covariance)
@@ -1689,15 +1844,39 @@ def save_evaluation(settings):
     return metrics
 
 
+@contextmanager
+def whole_file(path):
+    """A path to write to; it becomes `path` when the block is done, else nothing does.
+
+    Raises InputError where it cannot be written.
+    """
+    part = path.with_name(f"{PART}{os.getpid()}-{threading.get_ident()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free some space, or choose another folder"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
 def write_file(path, content):
     """Write bytes so that the file is whole or absent, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-    try:
+    with whole_file(path) as part:
         part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def sweep(folder):
+    """Remove what killed runs left half-written in `folder`, once an hour old."""
+    for part in folder.glob(f"{PART}*"):
+        with suppress(OSError):  # another run may be as quick
+            if time.time() - part.stat().st_mtime > 3600:
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def write_image(path, image):
