@@ -18,7 +18,6 @@ README's data contract. Same seed, same options: same files.
 import argparse
 import json
 import os
-import shutil
 import signal
 import struct
 import sys
@@ -60,24 +59,25 @@ class SampleError(ValueError):
 
 
 @cache
-def _spline(size, cells, wrap):
-    """(size, cells) weights of cubic interpolation between cell centres."""
+def _taps(size, cells, wrap):
+    """Cubic interpolation between cell centres: cells and weights, (4, size) each."""
     at = (np.arange(size) + 0.5) / size * cells - 0.5
-    cell = np.floor(at).astype(int)
-    weights = np.zeros((size, cells))
-    for offset in (-1, 0, 1, 2):
-        t = np.abs(at - cell - offset)
-        near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
-        column = cell + offset
-        column = column % cells if wrap else np.clip(column, 0, cells - 1)
-        np.add.at(weights, (np.arange(size), column), np.where(t < 1, near, far))
-    return weights.astype(np.float32)
+    first = np.floor(at).astype(int) - 1
+    columns = first + np.arange(4)[:, None]
+    t = np.abs(at - columns)
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    columns = columns % cells if wrap else np.clip(columns, 0, cells - 1)
+    return columns, np.where(t < 1, near, far).astype(np.float32)
 
 
 def _noise(rng, height, width, ny, nx, wrap=False):
     """Smooth noise of ny x nx cells, about unit variance; `wrap` closes it in x."""
     grid = rng.standard_normal((ny, nx)).astype(np.float32) * np.float32(1.35)
-    return _spline(height, ny, False) @ grid @ _spline(width, nx, wrap).T
+    # Not as matrix products: a BLAS may sum in another order on another machine.
+    rows = zip(*_taps(height, ny, False), strict=True)
+    tall = sum(grid[row] * weight[:, None] for row, weight in rows)
+    columns = zip(*_taps(width, nx, wrap), strict=True)
+    return sum(tall[:, column] * weight for column, weight in columns)
 
 
 def _lookup(field, x, y):
@@ -121,15 +121,14 @@ def _segment(x, y, x0, y0, x1, y1):
     return np.sqrt(across**2 + beyond**2), along / length, across
 
 
-def _fibres(rng, size, count, x, y, spread, length, width, bend=1.2, angle=None):
+def _fibres(rng, size, count, x, y, spread, length, width, bend=1.2):
     """Coverage (size, size) of `count` curved hairs; all lengths in image widths."""
     layer = np.zeros((size, size), np.uint8)
     t = np.linspace(0, 1, 10)
     for _ in range(count):
         cx = x + spread[0] * rng.standard_normal()
         cy = y + spread[1] * rng.standard_normal()
-        way = rng.uniform(0, 2 * np.pi) if angle is None else angle + rng.normal() * 0.5
-        turn = way + rng.normal() * bend * t
+        turn = rng.uniform(0, 2 * np.pi) + rng.normal() * bend * t
         reach = length * rng.uniform(0.5, 1.2) / len(t)
         px = (cx + np.cumsum(np.cos(turn)) * reach) * size
         py = (cy + np.cumsum(np.sin(turn)) * reach) * size
@@ -185,8 +184,8 @@ def _profile(rng):
     return radius, slope
 
 
-def _trace(rng, n, scene):
-    """Ray-trace the nut on an n x n grid: hit mask, body points, view normals."""
+def _trace(rng, n):
+    """Ray-trace a nut: hits (n, n), body points (3, P), normals, view-to-body."""
     radius, slope = _profile(rng)
     oval = rng.uniform(0.93, 1.0)
     turn = rng.uniform(0, 2 * np.pi)
@@ -203,6 +202,7 @@ def _trace(rng, n, scene):
     to_body = np.stack([first, second, axis]).astype(np.float32)  # body = to_body @ v
     scale = rng.uniform(0.32, 0.36)
     shift = rng.normal(0, 0.012, 2) - scale * 0.1 * axis[:2]
+    shift = shift.astype(np.float32)
     grid = (np.arange(n, dtype=np.float32) + 0.5) / n - 0.5
     x, y = np.meshgrid((grid - shift[0]) / scale, (grid - shift[1]) / scale)
     near = x**2 + y**2 < 1.25**2
@@ -227,10 +227,9 @@ def _trace(rng, n, scene):
     normal /= np.linalg.norm(normal, axis=0)
     normal = to_body.T @ normal
     hit &= normal[2] > 0
-    scene.update(scale=scale, shift=shift, to_body=to_body)
     inside = np.zeros((n, n), bool)
     inside[near] = hit
-    return inside, body[:, hit], normal[:, hit]
+    return inside, body[:, hit], normal[:, hit], to_body
 
 
 def _shell(rng, n):
@@ -282,8 +281,8 @@ def _shell(rng, n):
     tone = np.float32([146, 109, 82]) * (0.6 + 0.55 * age)
     tone = tone + (1 - age) * np.float32([-4, -8, -6])
     cap = np.broadcast_to(tone, (h, w, 3)).astype(np.float32)
-    cap = _blend(cap, tone * np.float32(0.6), _step(-hair, 0.1, 1.6))
-    cap = _blend(cap, tone * np.float32([1.4, 1.4, 1.32]), _step(hair, 0.5, 1.9))
+    cap = _blend(cap, tone * np.float32(0.66), _step(-hair, 0.1, 1.8))
+    cap = _blend(cap, tone * np.float32([1.3, 1.3, 1.22]), _step(hair, 0.5, 1.9))
     cap *= (1 + 0.16 * noise(7, 14) + 0.1 * noise(24, 64))[..., None]
     cap *= (0.72 + 0.28 * _step(lat, rim, rim + 0.05))[..., None]
     soft = 1.5 / h
@@ -296,7 +295,7 @@ def _shell(rng, n):
         -(((lat - rim - 0.004) / 0.006) ** 2)
     )
     colour *= 1 - 0.62 * np.clip(line, 0, 1)[..., None]
-    height = height * (1 - inner) + inner * (0.9 * hair - 1.5) + 1.2 * within
+    height = height * (1 - inner) + inner * (0.6 * hair - 1.5) + 1.2 * within
     return colour, height.astype(np.float32)
 
 
@@ -339,20 +338,19 @@ def _nut_defect(kind, rng, level, colour, place, shade):
         return _blend(colour, kernel, _step(depth, rim - 0.01, rim + 0.01)[:, None])
     if kind == "crack":  # a fissure
         a, b = place(0.8, rng)
-        half = 0.22 + 0.5 * level
+        half = 0.3 + 0.45 * level
         path = np.interp(a, np.linspace(-1, 1, n), _curve(rng, n, 9) * 0.035)
         path = path + np.interp(a, np.linspace(-1, 1, n), _curve(rng, n, 40) * 0.012)
         taper = np.clip(1 - (a / half) ** 2, 0, 1)
-        width = (0.011 + 0.03 * level**2) * taper * (1 + 0.3 * mottle(a, b * 0, 20))
+        width = (0.019 + 0.026 * level**2) * taper * (1 + 0.3 * mottle(a, b * 0, 20))
         off = np.abs(b - path)
+        inside = _step(off, width + 0.006, width - 0.006) * _step(taper, 0.0, 0.12)
         edge = _step(off, width + 0.022, width + 0.008) * (taper > 0) * 0.7 * level
         colour = _blend(colour, TAN * (0.5 + 0.4 * shade), edge[:, None])
-        return _blend(
-            colour, BLACK, (0.92 * _step(off, width + 0.006, width - 0.006))[:, None]
-        )
+        return _blend(colour, BLACK, (0.92 * inside)[:, None])
     if kind == "cut":
         a, b = place(0.8, rng)
-        half, width = 0.13 + 0.17 * level, 0.018 + 0.022 * level
+        half, width = 0.17 + 0.15 * level, 0.023 + 0.02 * level
         path = 0.08 * a + np.interp(
             a, np.linspace(-1, 1, n), _curve(rng, n, 14) * 0.008
         )
@@ -421,8 +419,7 @@ def _draw_hazelnut(key, size, kind, level):
     """One nut before grain: float32 (size, size, 3), RGB."""
     rng = np.random.default_rng(key)
     n = size * SUPERSAMPLE
-    scene = {}
-    inside, body, normal = _trace(rng, n, scene)
+    inside, body, normal, to_body = _trace(rng, n)
     texture, height = _shell(rng, n)
     h, w = height.shape
     lon = np.arctan2(body[1], body[0]) / (2 * np.pi) % 1
@@ -436,7 +433,7 @@ def _draw_hazelnut(key, size, kind, level):
     # Bump mapping: tilt the normal against the height's slope along both tangents.
     slope = np.stack([np.gradient(height, axis=1), np.gradient(height, axis=0)], -1)
     slope = sample(slope.astype(np.float32)) * (512 / n)
-    axis = scene["to_body"][2]
+    axis = to_body[2]
     down = -(axis[:, None] - normal * (axis @ normal))
     down /= np.linalg.norm(down, axis=0) + 1e-6
     around = np.cross(axis, normal, axis=0)
@@ -449,12 +446,12 @@ def _draw_hazelnut(key, size, kind, level):
 
     def lit(vectors):
         diffuse = np.clip(light @ vectors, 0, 1)
-        return (0.2 + 0.72 * diffuse + 0.2 * np.clip(vectors[2], 0, 1)) * exposure
+        return (0.24 + 0.66 * diffuse + 0.22 * np.clip(vectors[2], 0, 1)) * exposure
 
     half = light + np.float32([0, 0, 1])
     half /= np.linalg.norm(half)
     gloss = np.clip(half @ bumpy, 0, 1) ** 22
-    colour = sample(texture) * lit(bumpy)[:, None] + 16 * gloss[:, None]
+    colour = sample(texture) * lit(bumpy)[:, None] + 11 * gloss[:, None]
     if kind:
         hurt = np.random.default_rng([*key, 1])
 
@@ -466,7 +463,7 @@ def _draw_hazelnut(key, size, kind, level):
             p = clear[np.argmin((aim**2).sum(0))]
             first = np.cross(normal[:, p], np.append(rng.normal(0, 1, 2), 0))
             first /= np.linalg.norm(first)
-            offset = scene["to_body"].T @ (body - body[:, p : p + 1])
+            offset = to_body.T @ (body - body[:, p : p + 1])
             a = first @ offset
             b = np.cross(normal[:, p], first) @ offset
             far = 9 * (normal[:, p] @ normal < 0.1)  # the nut's other side
@@ -497,17 +494,15 @@ def _weave(rng, x, y, n):
         return np.exp(-((distance / width) ** 2))
 
     def lattice(px, py, slant):
-        u, phase = x / px, rng.uniform(0, 1, 2)
-        u = u + phase[0]
+        # Tables of fixed size: a defect must not change what its twin draws.
+        kinds = rng.random((3, 128, 128), dtype=np.float32)
+        phase = rng.random(2, dtype=np.float32)
+        u = x / px + phase[0]
         pair = np.floor(u / 2).astype(np.int32)
-        count = int(pair.max() - pair.min()) + 2
-        pair -= pair.min()
-        offset = np.arange(count) * 0.382 + rng.normal(0, 0.06, count) + phase[1]
-        v = y / py + offset.astype(np.float32)[pair]
+        offset = np.arange(128) * 0.382 + rng.normal(0, 0.06, 128) + phase[1]
+        v = y / py + offset.astype(np.float32)[pair % 128]
         row = np.floor(v).astype(np.int32)
-        row -= row.min()
-        kind = rng.uniform(0, 1, (3, int(row.max()) + 2, count)).astype(np.float32)
-        inner, lean, strength = kind[:, row, pair]
+        inner, lean, strength = kinds[:, row % 128, pair % 128]
         across, down = u - 2 * np.floor(u / 2), v - np.floor(v)
         sides = np.minimum(across, 2 - across) * px
         ends = np.minimum(down, 1 - down) * py
@@ -536,9 +531,9 @@ def _capsule(canvas, x, y, ends, radius, tone, shine, soft):
 
 
 def _chain(rng, hurt, x, y, n, centre, defects):
-    """Both coils on their strip; returns grey values and coverage, (n, n)."""
+    """Both coils on a strip round `centre`; grey values and coverage like x."""
     v_jitter = rng.normal(0, 0.02, (2, 64)).astype(np.float32)
-    gain = 1 + rng.normal(0, 0.09, (2, 64)).astype(np.float32)
+    gain = 1 + rng.normal(0, 0.06, (2, 64)).astype(np.float32)
     phase = rng.uniform(0, 1)
     drift = 0.05 * _curve(rng, n, 4)[:, None]
     spread = np.zeros((2, n, 1), np.float32)  # outward shift of a coil, pitches
@@ -546,36 +541,34 @@ def _chain(rng, hurt, x, y, n, centre, defects):
     short = np.zeros((2, 64), np.float32)
     shift = np.zeros((2, 64), np.float32)
     rows = (np.arange(n, dtype=np.float32) + 0.5)[:, None] / n
-    for kind, level, at in defects:
-        side = int(hurt.integers(2))
-        bump = np.exp(-(((rows - at) / (0.03 + 0.02 * level)) ** 2))
+    for kind, level, at, side in defects:
+        bump = np.exp(-(((rows - at) / (0.035 + 0.02 * level)) ** 2))
         swirl = (rows - at) / 0.04 * bump
+        first = int(at / PITCH) + 1
         if kind == "split_teeth":
-            spread[side] += (0.22 + 0.45 * level) * bump
-            spread[1 - side] += 0.4 * (0.2 + 0.45 * level) * bump
-            squash[side] += 0.3 * level * swirl
+            spread[side] += (0.65 + 0.3 * level) * bump
+            spread[1 - side] += (0.35 + 0.1 * level) * bump
+            squash[side] += (0.25 + 0.3 * level) * swirl
         elif kind == "squeezed_teeth":
-            spread[side] -= (0.22 + 0.4 * level) * bump
-            spread[1 - side] += (0.1 + 0.15 * level) * bump
-            squash[side] += (0.35 + 0.3 * level) * swirl
+            spread[side] -= (0.6 + 0.3 * level) * bump
+            spread[1 - side] += (0.25 + 0.15 * level) * bump
+            squash[side] += (0.9 + 0.2 * level) * swirl
         elif kind == "broken_teeth":
-            first = int(at / PITCH)
-            for tooth in range(first, first + 1 + round(2 * level)):
-                short[side, tooth + 1] = 0.5 + 0.5 * level
-                shift[side, tooth + 1] = hurt.choice([-1, 1]) * (0.16 + 0.25 * level)
+            for tooth in range(first, first + 3 + round(2 * level)):
+                short[side, tooth] = 0.75 + 0.25 * level
+                shift[side, tooth] = hurt.choice([-1, 1]) * (0.3 + 0.15 * level)
         elif kind == "rough":
-            first = int(at / PITCH)
-            for tooth in range(first - 1, first + 2 + round(2 * level)):
-                shift[side, tooth + 1] += hurt.normal(0, 0.06 + 0.1 * level)
-    canvas = np.full((n, n), 27, np.float32) + 3 * _noise(rng, n, n, 60, 60)
+            for tooth in range(first - 1, first + 4 + round(2 * level)):
+                shift[side, tooth] += hurt.choice([-1, 1]) * (0.18 + 0.1 * level)
+    canvas = 27 + 3 * _noise(rng, *x.shape, 60, 12)
     soft = 0.5 / (n * PITCH)
-    cover = np.zeros((n, n), np.float32)
+    cover = np.zeros(x.shape, np.float32)
     for side, sign in enumerate((-1, 1)):
         c = sign * (x - centre) / PITCH - spread[side]
         v = y / PITCH + phase + 0.5 * side + drift + squash[side] + 1
         cover = np.maximum(cover, _step(c, 1.72, 1.55) * (c > -0.3))
         stitch = np.exp(-(((c - 0.93) / 0.36) ** 4))
-        canvas += (57 - canvas) * stitch * (0.35 + 0.15 * np.cos(2 * np.pi * v))
+        canvas += (60 - canvas) * stitch * (0.55 + 0.2 * np.cos(2 * np.pi * v))
         for step in (-1, 0, 1):
             tooth = np.floor(v).astype(np.int32) + step
             index = np.clip(tooth, 0, 63)
@@ -583,18 +576,16 @@ def _chain(rng, hurt, x, y, n, centre, defects):
             tone = 76 * gain[side][index]
             lost = short[side][index]
             # thread over the coil, the loop that goes round the edge, the hook
-            _capsule(
-                canvas, c, dy, (0.62, 0, 1.3, -0.08), 0.2, 60 + 0 * tone, 5, 2 * soft
-            )
+            _capsule(canvas, c, dy, (0.62, 0, 1.3, -0.08), 0.2, 62.0, 4, 2 * soft)
             hole = np.hypot((c - 0.92) / 0.2, (dy + 0.5) / 0.2)
             canvas += (20 - canvas) * _step(hole, 1.15, 0.75) * 0.85
             for ends in ((1.2, -0.1, 1.46, -0.28), (1.46, -0.28, 1.66, -0.66)):
-                _capsule(canvas, c, dy, ends, 0.125, tone * (1 - 0.25 * lost), 62, soft)
+                _capsule(canvas, c, dy, ends, 0.145, tone * (1 - 0.25 * lost), 62, soft)
             inner = -0.24 + 0.55 * lost
             lean = 0.09 if side == 0 else 0.0
             ends = (inner, lean, 0.62, 0.0)
             _capsule(
-                canvas, c, dy, ends, 0.15 * (1 - 0.3 * lost), tone * 1.05, 52, soft
+                canvas, c, dy, ends, 0.165 * (1 - 0.3 * lost), tone * 1.05, 52, soft
             )
             glint = np.hypot(c - inner - 0.06, dy - lean + 0.03)
             canvas += 60 * np.exp(-((glint / 0.09) ** 2))
@@ -609,13 +600,15 @@ def _draw_zipper(key, size, kind, level):
     grid = (np.arange(n, dtype=np.float32) + 0.5) / n
     x, y = np.meshgrid(grid, grid)
     rows = grid[:, None]
-    middle = 0.5 + rng.normal(0, 0.009)
-    bow = 0.0022 * _curve(rng, n, 3)[:, None] + rng.normal(0, 0.004) * (rows - 0.5)
+    middle = 0.5 + rng.uniform(-0.011, 0.011)
+    bow = 0.0016 * _curve(rng, n, 3)[:, None] + rng.uniform(-0.006, 0.006) * (
+        rows - 0.5
+    )
     centre = middle + bow
     edges = [
         centre
-        + sign * rng.normal(0.389, 0.005)
-        + 0.0025 * _curve(rng, n, 5)[:, None]
+        + sign * rng.uniform(0.384, 0.394)
+        + 0.0013 * _curve(rng, n, 5)[:, None]
         + 0.0014 * np.cos(2 * np.pi * (rows / 0.0272 + rng.uniform()))
         + 0.0008 * _curve(rng, n, 70)[:, None]
         for sign in (-1, 1)
@@ -627,68 +620,57 @@ def _draw_zipper(key, size, kind, level):
             others = [k for k in DEFECTS["zipper"] if k != "combined"]
             kinds = list(hurt.choice(others, 2, replace=False))
         spots = hurt.permutation([hurt.uniform(0.12, 0.42), hurt.uniform(0.55, 0.86)])
-        plan = [(k, level, float(s)) for k, s in zip(kinds, spots, strict=False)]
+        plan = [
+            (k, level, float(spot), int(hurt.integers(2)))
+            for k, spot in zip(kinds, spots, strict=False)
+        ]
     damage = np.zeros((n, n), np.float32)  # grey levels added to the tape
     weave_x, weave_y = x - centre, y
-    fuzz = []
-    for what, amount, at in plan:
+    fuzz = []  # (coverage, grey) of hairs that stand out
+    for what, amount, at, side in plan:
+        out = 2 * side - 1
         if what == "fabric_border":
-            side = int(hurt.integers(2))
-            out = 2 * side - 1
-            shape = (grid[:, None] - at) / (0.012 + 0.02 * amount)
+            shape = (rows - at) / (0.014 + 0.022 * amount)
             notch = np.exp(-(shape**4)) * (1 + 0.3 * _curve(hurt, n, 60)[:, None])
-            edges[side] = edges[side] - out * (0.008 + 0.018 * amount) * notch
+            edges[side] = edges[side] - out * (0.011 + 0.018 * amount) * notch
             edges[side] = edges[side] + out * 0.01 * np.exp(-((shape - 1.6) ** 2 / 0.2))
             ex = float(edges[side][int(at * n), 0])
-            count = 2 + round(7 * amount)
-            hair = _fibres(
-                hurt, n, count, ex, at, (0.004, 0.016), 0.03, 0.0025, bend=2.5
-            )
-            fuzz.append((hair, 70.0 + 120 * amount))
-            near = np.exp(-(((x - ex) / 0.05) ** 2 + ((y - at) / 0.05) ** 2))
-            damage -= 14 * amount * near
+            near = np.exp(-(((x - ex) / 0.05) ** 2 + ((y - at) / 0.06) ** 2))
+            damage -= (4 + 12 * amount) * near
+            count, spot, spread = 3 + round(7 * amount), (ex, at), (0.004, 0.018)
+            hair = _fibres(hurt, n, count, *spot, spread, 0.032, 0.0025, bend=2.5)
+            fuzz.append((hair, 80 + 120 * amount))
         elif what == "fabric_interior":
-            side = hurt.choice([-1, 1])
-            cx = middle + side * hurt.uniform(0.15, 0.29)
-            wide, tall = hurt.uniform(0.022, 0.04, 2) * (0.75 + 0.5 * amount)
+            cx = middle + out * hurt.uniform(0.14, 0.3)
+            wide, tall = (1.05 + 0.35 * amount) * hurt.uniform(0.024, 0.038, 2)
+            wide, tall = float(wide), float(tall)
             lumps = 1 + 0.4 * _noise(hurt, n, n, 24, 24)
-            blot = np.exp(
-                -((((x - cx) / wide) ** 2 + ((y - at) / tall) ** 2) ** 1.3)
-                / lumps.clip(0.3)
-            )
-            damage -= (12 + 20 * amount) * blot * (0.75 + 0.35 * lumps)
-            weave_y = weave_y + 0.02 * blot * _noise(hurt, n, n, 14, 14)
-            weave_x = weave_x + 0.016 * blot * _noise(hurt, n, n, 18, 18)
-            hair = _fibres(
-                hurt, n, round(10 * amount), cx, at, (wide / 2, tall / 2), 0.03, 0.0018
-            )
-            fuzz.append((hair, 60.0 + 70 * amount))
+            ring = ((x - cx) / wide) ** 2 + ((y - at) / tall) ** 2
+            blot = np.exp(-(ring**1.3) / np.maximum(lumps, 0.3))
+            damage -= (18 + 12 * amount) * blot * (0.75 + 0.35 * lumps)
+            weave_y = weave_y + 0.025 * blot * _noise(hurt, n, n, 14, 14)
+            weave_x = weave_x + 0.02 * blot * _noise(hurt, n, n, 18, 18)
+            count, spot, spread = round(10 * amount), (cx, at), (wide / 2, tall / 2)
+            hair = _fibres(hurt, n, count, *spot, spread, 0.03, 0.0018)
+            fuzz.append((hair, 60 + 70 * amount))
         elif what == "rough":
-            sx = middle + hurt.choice([-1, 1]) * 0.035
-            hair = _fibres(
-                hurt,
-                n,
-                8 + round(20 * amount),
-                sx,
-                at + 0.03,
-                (0.014, 0.03),
-                0.022,
-                0.0016,
-                angle=-0.5,
-            )
-            fuzz.append((hair, 85.0 + 60 * amount))
-        elif what == "broken_teeth" and amount > 0.5:
-            hair = _fibres(hurt, n, 6, middle, at + 0.02, (0.02, 0.015), 0.018, 0.004)
-            fuzz.append((hair, 90 + 110 * amount))
+            count, spot = 24 + round(16 * amount), (middle + out * 0.04, at + 0.03)
+            hair = _fibres(hurt, n, count, *spot, (0.012, 0.03), 0.024, 0.0018)
+            fuzz.append((hair, 150 + 40 * amount))
+        elif what == "broken_teeth":  # bright splinters
+            count, spot = 5 + round(5 * amount), (middle + out * 0.03, at + 0.02)
+            hair = _fibres(hurt, n, count, *spot, (0.012, 0.014), 0.02, 0.0035)
+            fuzz.append((hair, 150 + 80 * amount))
+    strip = slice(int(0.36 * n), int(0.64 * n))
     coarse, fine = _weave(rng, weave_x, weave_y, n)
     off = np.abs(x - centre)
     near = _step(off, 0.105, 0.092)
     gaps = coarse * (1 - near) + fine * near
     ribs = np.abs(x - np.where(x < centre, edges[0], edges[1]))
     gaps = np.where(ribs < 0.016, 0.6 * fine + 0.25 * coarse, gaps)
-    base = 62.5 + rng.normal(0, 2.2)
+    base = 62.5 + rng.uniform(-4, 4)
     tape = base * (
-        1 + 0.022 * _noise(rng, n, n, 3, 3) + 0.03 * _noise(rng, n, n, 90, 90)
+        1 + 0.022 * _noise(rng, n, n, 3, 3) + 0.04 * _noise(rng, n, n, 110, 110)
     )
     tape = tape + 8.0 - 38 * np.clip(gaps, 0, 1.1) + damage
     # Lit from above: the upper lip of a gap falls into shade, the lower one shines.
@@ -696,20 +678,27 @@ def _draw_zipper(key, size, kind, level):
     tape -= 15 * np.exp(-(((off - 0.055) / 0.02) ** 2))
     tape -= 14 * np.exp(-((ribs / 0.006) ** 2))
     chain, cover = _chain(
-        rng, hurt, x, y, n, centre, [d for d in plan if not d[0].startswith("fabric")]
+        rng,
+        hurt,
+        x[:, strip],
+        y[:, strip],
+        n,
+        centre,
+        [d for d in plan if not d[0].startswith("fabric")],
     )
-    tape += (chain * base / 62.5 - tape) * cover
+    tape[:, strip] += (chain * base / 62.5 - tape[:, strip]) * cover
     left, right = (x - edges[0]) * n, (edges[1] - x) * n
-    canvas = 255 + (tape - 255) * (_step(left, -0.7, 0.7) * _step(right, -0.7, 0.7))
+    cloth = _step(left, -0.7, 0.7) * _step(right, -0.7, 0.7)
+    canvas = 255 + (tape - 255) * cloth
     for hair, tone in fuzz:
         canvas += (tone - canvas) * hair * 0.85
     # Lint: good zippers carry it too.
-    lint = _spots(rng, n, rng.poisson(4), (0.16, 0), (0.84, 1), (0.5, 1.1), (60, 230))
+    lint = _spots(rng, n, rng.poisson(4), (0.16, 0), (0.84, 1), (0.45, 0.9), (40, 190))
     canvas += (230 - canvas) * lint
     lint = _fibres(
-        rng, n, rng.poisson(0.7), 0.5, 0.5, (0.17, 0.25), 0.035, 0.001, bend=1.5
+        rng, n, rng.poisson(0.3), 0.5, 0.5, (0.17, 0.25), 0.03, 0.001, bend=1.5
     )
-    canvas += (115 - canvas) * lint * 0.8
+    canvas += (100 - canvas) * lint * 0.8 * cloth
     return _shrink(np.clip(canvas, 0, 255).astype(np.float32), size)
 
 
@@ -729,7 +718,7 @@ def render(category, key, size, kind="", level=1.0):
     if kind:
         change = np.abs(picture - draw(key, size, "", level))
         change = change if change.ndim == 2 else change.max(axis=2)
-        mask[change > VISIBLE] = 255
+        mask[change > min(VISIBLE, change.max() / 2)] = 255
         reach = max(3, round(size * 0.02) | 1)  # close over gaps of one tooth
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, disc)
@@ -787,11 +776,11 @@ def _read_labels(path):
 
 
 def _plan(category, seed, counts):
-    """Yield (path in the category, key, kind, level), and the test entries by name."""
+    """Yield (path below the category, scene key, defect kind or "", level)."""
     number = CATEGORIES.index(category)
     kinds = DEFECTS[category]
-    good = sum(counts[i] for i in (2,))
-    order = np.random.default_rng([seed, number, 9]).permutation(good + counts[3])
+    good = counts[2]  # the first places of the shuffled order
+    order = np.random.default_rng([seed, number, 9]).permutation(sum(counts[2:]))
     for split, count in enumerate(counts):
         for i in range(count):
             kind, level = "", 1.0
@@ -861,28 +850,23 @@ def make(
                 entries[f"{category}/{name}"] = entry
             target = out / category
             _check_free(target)  # again: rendering took a while
-            if target.exists():
-                os.rename(target, old)
             try:
+                if target.exists():
+                    os.rename(target, old)
                 os.rename(new, target)
-            except OSError:
-                if old.exists():
+            except BaseException:
+                if old.exists() and not target.exists():
                     os.rename(old, target)
                 raise
         made |= dict(sorted(entries.items()))
     kept = {k: v for k, v in labels.items() if k.split("/")[0] not in categories}
     text = json.dumps(dict(sorted((kept | made).items())), indent=4) + "\n"
-    handle, name = tempfile.mkstemp(prefix=f".{LABELS}-", dir=out)
+    draft = out / f".{LABELS}-{os.getpid()}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        shutil.copymode(out / LABELS, name) if (out / LABELS).exists() else os.chmod(
-            name, 0o644
-        )
-        os.replace(name, out / LABELS)
-    except BaseException:
-        os.unlink(name)
-        raise
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, out / LABELS)
+    finally:
+        draft.unlink(missing_ok=True)
     return made
 
 
