@@ -25,7 +25,7 @@ import pypandoc
 import typst
 
 import figures as fg
-from helpers import ROOT
+from helpers import PART, ROOT
 
 STYLE = ROOT / "notebooks" / "06_report"
 MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-citations-smart"
@@ -216,7 +216,7 @@ def export_report(
     """
     several = len(folders) > 1
     try:
-        with tempfile.TemporaryDirectory(dir=target, prefix=".report-") as name:
+        with tempfile.TemporaryDirectory(dir=target, prefix=PART) as name:
             work = Path(name)
             reports = [
                 read_sections(folder / NOTEBOOK, work, f"{i}-" if several else "")

@@ -11,6 +11,7 @@ import html
 import importlib.util
 import io
 import re
+import textwrap
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -287,7 +288,7 @@ def plot_comparison(runs, *, lang="en"):
 def plot_pipeline(backbone, layers, size, *, lang="en"):
     """The method as boxes and arrows, from the image to decision and map."""
     say = speaker(lang)
-    taps = f"{backbone}\n{' + '.join(layers)}"
+    taps = f"{backbone}\n{textwrap.fill(', '.join(layers), 20)}"
     blue, orange, grey = "#DCEBF5", "#FBE3D4", "#EEEEEE"
     # box: x, y, width, colour, text
     boxes = [
@@ -478,7 +479,14 @@ def render_prose(name: str, lang: str, **values) -> dict[str, str]:
         "chunks": form(lambda text: " ".join(re.findall(".{1,8}", escape(text)))),
     }
     path = ROOT / "notebooks" / "06_report" / f"{name}.{lang}.md.j2"
-    text = environment.from_string(path.read_text(encoding="utf-8")).render(values)
+    # trim_blocks is for lines of tags alone: a tag that ends a line of text keeps it
+    text = re.sub(
+        r"^.*%\}$",
+        lambda line: line[0] + "\n" * bool(re.sub(r"\{%.*?%\}", "", line[0]).strip()),
+        path.read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    text = environment.from_string(text).render(values)
     parts = re.split(r"^<!-- (\w+) -->$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], map(str.strip, parts[2::2]), strict=True))
 

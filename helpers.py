@@ -1482,7 +1482,8 @@ def _extract_features(key, settings, dataset):
                 whole = whole or sums.gaussian()
                 assignment.append(whole.score(x).cpu().numpy())
             kept.append(project(x, settings).half().cpu().numpy())
-        result[part] = np.concatenate(kept or [np.empty((0, *x.shape[1:]), np.float16)])
+        # train/bad may be empty; train/good, which comes before it, is not
+        result[part] = np.concatenate(kept or [result["train_good"][:0]])
     result["rest"] = {
         "layers": trunk.taps,
         "assignment": np.concatenate(assignment),

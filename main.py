@@ -6,20 +6,20 @@
 The runner holds no method. `helpers` computes, with a progress bar, what the notebooks
 then find in the stage cache; papermill executes the notebooks into report/{category}/;
 `export` makes HTML and PDF of the last one. Exit status: 0 done; 2 an input or a
-setting is not valid, named in one line; 130 interrupted; 1 anything else.
+setting is not valid, named in one line; 130 interrupted; 1 anything else. What failed
+is told at length in report/error.log.
 """
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
 import traceback
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 
 import joblib
+import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
@@ -30,9 +30,17 @@ NOTEBOOKS = sorted((hp.ROOT / "notebooks").glob("0?_*.ipynb"))
 PARAMETERS = {field.name: field for field in fields(hp.Settings)}
 
 
+class Parser(argparse.ArgumentParser):
+    """One line about what is wrong, without the usage."""
+
+    def error(self, message):
+        raise hp.InputError(f"{message}; see --help")
+
+
 def parse(argv):
     """The command line as (parameters, options)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        allow_abbrev=False,
         description="Run the notebooks and export their reports.",
         epilog="parameters: " + ", ".join(PARAMETERS),
     )
@@ -77,18 +85,15 @@ def typed(name, text):
 
 def execute(notebook, target, parameters):
     """Run one notebook into `target`, which is replaced only by a whole one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".run-", dir=target.parent) as folder:
-        part = Path(folder) / target.name
-        papermill.execute_notebook(
-            notebook,
-            part,
-            parameters,
-            kernel_name="python3",
-            cwd=notebook.parent,
-            progress_bar=False,
-        )
-        os.replace(part, target)
+    executed = papermill.execute_notebook(
+        notebook,
+        None,
+        parameters,
+        kernel_name="python3",
+        cwd=notebook.parent,
+        progress_bar=False,
+    )
+    hp.write_file(target, nbformat.writes(executed).encode())
 
 
 def run_category(settings, pdf):
@@ -109,21 +114,18 @@ def run_category(settings, pdf):
     )
 
 
-def run(argv):
+def run(base, names, pdf, jobs):
     """Everything; the last lines sum up each category."""
-    parameters, options = parse(argv)
-    base = hp.Settings(**parameters)
-    names = [base.category] if "category" in parameters else hp.categories(base.data)
-    if not names:
-        raise hp.InputError(f"{base.data}: no category here, a folder with train/good")
     for name in names:  # what is wrong with the input is said before anything is run
         hp.read_labels(hp.load_dataset(base.data, name))
     base = hp.resolve_backbone(base)  # once, so that all run on the same one
     print(f"backbone {base.backbone}; {', '.join(names)}", flush=True)
     runs = [replace(base, category=name) for name in names]
-    pdf, jobs = not options.no_pdf, min(options.jobs, len(runs))
-    joblib.Parallel(n_jobs=jobs)(joblib.delayed(run_category)(s, pdf) for s in runs)
     folders = [settings.output for settings in runs]
+    for folder in (hp.cache_folder(), base.output.parent, *folders):
+        hp.sweep(folder)
+    jobs = min(jobs, len(runs))
+    joblib.Parallel(n_jobs=jobs)(joblib.delayed(run_category)(s, pdf) for s in runs)
     if len(runs) > 1:
         export_report(folders, base.output.parent, base.lang, pdf)
     reports = base.output.parent if len(runs) > 1 else folders[0]
@@ -145,22 +147,46 @@ def summary(metrics):
 
 def main(argv=None):
     """Run, and turn what goes wrong into one line, a log file and an exit status."""
+    log = None
     try:
-        run(sys.argv[1:] if argv is None else argv)
+        parameters, options = parse(sys.argv[1:] if argv is None else argv)
+        base = hp.Settings(**parameters)
+        names = [base.category]
+        if "category" not in parameters:
+            names = hp.categories(base.data)
+        if not names:
+            raise hp.InputError(f"{base.data}: no category, a folder with train/good")
+        log = base.output.parent / "error.log"
+        run(base, names, not options.no_pdf, options.jobs)
+        log.unlink(missing_ok=True)
         return 0
+    except KeyboardInterrupt:
+        message, status, log = "interrupted; the same command goes on", 130, None
     except hp.InputError as error:
         message, status = str(error), 2
     except PapermillExecutionError as error:
-        message, status = error.evalue, 2 if error.ename == "InputError" else 1
-    except KeyboardInterrupt:
-        message, status = "interrupted; the same command goes on from here", 130
+        message, status = f"{error.ename}: {error.evalue}", 1
+        if error.ename == "InputError":
+            message, status = error.evalue, 2
     except Exception as error:
         message, status = f"{type(error).__name__}: {error}", 1
+    if log or status == 1:
+        log = write_log(log or hp.ROOT / "report/error.log", traceback.format_exc())
+    if status == 1:
+        message = f"{hp.one_line(message)} (details: {log})"
     print(f"error: {hp.one_line(message)}", file=sys.stderr)
-    log = Path(tempfile.gettempdir()) / "image_anomaly.log"
-    log.write_text(traceback.format_exc(), encoding="utf-8")
-    print(f"details: {log}", file=sys.stderr)
     return status
+
+
+def write_log(path, text):
+    """Write the log, elsewhere if not there; returns its path."""
+    try:
+        hp.write_file(path, text.encode("utf-8", "backslashreplace"))
+    except hp.InputError:
+        handle, path = tempfile.mkstemp(prefix="image-anomaly-", suffix=".log")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    return path
 
 
 if __name__ == "__main__":

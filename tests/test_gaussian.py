@@ -124,3 +124,17 @@ def test_streamed_sums_equal_the_whole():
         sums.add(batch)
     expected = hp.fit_gaussian(x, "global").score(x)
     assert torch.allclose(sums.gaussian().score(x), expected, rtol=1e-4)
+
+
+def test_a_category_without_train_bad_is_projected_alike(tmp_path, monkeypatch):
+    from make_sample_data import make
+
+    monkeypatch.setattr(hp, "PROJECTION", 16)
+    monkeypatch.setenv("ANOMALY_CACHE", str(tmp_path / "cache"))
+    make(tmp_path, image_size=64, train_good=3, train_bad=0, test_good=2, test_bad=1)
+    settings = hp.Settings(
+        dataset_path=str(tmp_path), image_size=64, backbone="efficientnet_lite2"
+    )
+    detection = hp.detect(settings)
+    assert detection.bad.shape[0] == 0
+    assert detection.embedding.shape == (3, 16)

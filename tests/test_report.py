@@ -136,7 +136,7 @@ def test_pdf_reads_like_a_report(reports):
     text = pdf_text(nut / "report.pdf")
     headings = {
         "en": ("Contents", "Summary", "The task", "Method", "Galleries", "Limits"),
-        "zh": ("目录", "摘要", "任务", "方法", "图例", "局限", "参考文献"),
+        "zh": ("目录", "摘要", "任务", "方法", "检测实例", "局限", "参考文献"),
     }
     for heading in headings[lang]:
         assert heading in text

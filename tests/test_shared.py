@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import helpers as hp
 import pytest
+
+import helpers as hp
 
 SHARED = Path(os.environ.get("ANOMALY_SHARED", hp.ROOT.parent / "shared")).resolve()
 COURSE = SHARED / "data" / "course"

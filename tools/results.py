@@ -1,0 +1,56 @@
+"""Print the README's table of results: the assignment's method and the default.
+
+python tools/results.py [DATASET_PATH] [-p name value …]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import helpers as hp
+from main import typed
+
+
+def cell(labels, scores, seed=0):
+    """AUROC with its interval."""
+    low, high = hp.bootstrap_interval("auroc", labels.is_bad, scores, seed=seed)
+    return f"{hp.auroc(labels.is_bad, scores):.4f} [{low:.3f}, {high:.3f}]"
+
+
+def row(settings):
+    """One line of the table."""
+    detection = hp.detect(settings)
+    labels = hp.read_labels(detection.dataset)
+    features = hp.extract_features(settings)
+    whole = hp.image_scores(features.assignment, "max")
+    pixel = hp.pixel_figures(detection, labels)
+    pixels = "–"
+    if pixel["aupro"] is not None:
+        pixels = f"{pixel['pixel_auroc']:.4f} / {pixel['aupro']:.4f}"
+    flagged = detection.test_scores > detection.threshold.threshold
+    decision = hp.classification_metrics(labels.is_bad, flagged)
+    rates = f"{decision['false_positive_rate']:.3f} / {decision['recall']:.3f}"
+    figures = cell(labels, whole), cell(labels, detection.test_scores), rates, pixels
+    name = f"{settings.category}, `{detection.settings.backbone}`"
+    return "| " + " | ".join((name, *figures)) + " |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset_path", nargs="?", default="")
+    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters")
+    options = parser.parse_args()
+    parameters = dict(typed(name, text) for name, text in options.parameters)
+    base = {"dataset_path": options.dataset_path, **parameters}
+    print(
+        "| | assignment, AUROC | default, AUROC | FPR / recall | pixel AUROC / AUPRO |"
+    )
+    print("|---|---|---|---|---|")
+    for name in hp.categories(hp.Settings(**base).data):
+        print(row(hp.Settings(**base | {"category": name})), flush=True)
+
+
+if __name__ == "__main__":
+    main()
