@@ -92,6 +92,9 @@ def execute(notebook, target, parameters):
         kernel_name="python3",
         cwd=notebook.parent,
         progress_bar=False,
+        extra_arguments=[
+            "--log-level=CRITICAL"
+        ],  # of the kernel: no warnings of its own
     )
     hp.write_file(target, nbformat.writes(executed).encode())
 
@@ -160,22 +163,27 @@ def main(argv=None):
         run(base, names, not options.no_pdf, options.jobs)
         log.unlink(missing_ok=True)
         return 0
-    except KeyboardInterrupt:
-        message, status, log = "interrupted; the same command goes on", 130, None
-    except hp.InputError as error:
-        message, status = str(error), 2
-    except PapermillExecutionError as error:
-        message, status = f"{error.ename}: {error.evalue}", 1
-        if error.ename == "InputError":
-            message, status = error.evalue, 2
-    except Exception as error:
-        message, status = f"{type(error).__name__}: {error}", 1
-    if log or status == 1:
-        log = write_log(log or hp.ROOT / "report/error.log", traceback.format_exc())
+    except (Exception, KeyboardInterrupt) as error:
+        message, status = explain(error)
+        if status != 130 and (log or status == 1):
+            log = write_log(log or hp.ROOT / "report/error.log", traceback.format_exc())
     if status == 1:
-        message = f"{hp.one_line(message)} (details: {log})"
+        message = f"{message} (details: {log})"
     print(f"error: {hp.one_line(message)}", file=sys.stderr)
     return status
+
+
+def explain(error):
+    """(message, exit status) of what stopped the run."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on", 130
+    if isinstance(error, hp.InputError):
+        return str(error), 2
+    if isinstance(error, PapermillExecutionError):
+        if error.ename == "InputError":
+            return error.evalue, 2
+        return f"{error.ename}: {error.evalue}", 1
+    return f"{type(error).__name__}: {error}", 1
 
 
 def write_log(path, text):
