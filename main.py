@@ -163,31 +163,29 @@ def main(argv=None):
         run(base, names, not options.no_pdf, options.jobs)
         log.unlink(missing_ok=True)
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:
+        message, status = "interrupted; the same command goes on", 130
+    except Exception as error:
         message, status = explain(error)
-        if status != 130 and (log or status == 1):
-            log = write_log(log or hp.ROOT / "report/error.log", traceback.format_exc())
-    if status == 1:
-        message = f"{message} (details: {log})"
+        if log or status == 1:
+            log = write_log(log or hp.ROOT / "report" / "error.log")
+        if status == 1:
+            message = f"{hp.one_line(message)} (details: {log})"
     print(f"error: {hp.one_line(message)}", file=sys.stderr)
     return status
 
 
 def explain(error):
-    """(message, exit status) of what stopped the run."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on", 130
-    if isinstance(error, hp.InputError):
-        return str(error), 2
-    if isinstance(error, PapermillExecutionError):
-        if error.ename == "InputError":
-            return error.evalue, 2
-        return f"{error.ename}: {error.evalue}", 1
-    return f"{type(error).__name__}: {error}", 1
+    """An exception as (message, exit status)."""
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, PapermillExecutionError):  # what happened in the notebook
+        name, text = error.ename, error.evalue
+    return (text, 2) if name == "InputError" else (f"{name}: {text}", 1)
 
 
-def write_log(path, text):
-    """Write the log, elsewhere if not there; returns its path."""
+def write_log(path):
+    """Write the traceback, elsewhere if not there; returns the path."""
+    text = traceback.format_exc()
     try:
         hp.write_file(path, text.encode("utf-8", "backslashreplace"))
     except hp.InputError:
