@@ -10,13 +10,27 @@ setting is not valid, named in one line; 130 interrupted; 1 anything else. What 
 is told at length in report/error.log.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+
+    def leave(*_):
+        os.write(2, b"error: interrupted; the same command goes on\n")
+        os._exit(130)
+
+    # for Ctrl-C while the imports run, which take seconds
+    signal.signal(signal.SIGINT, leave)
+
 import argparse
 import json
-import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import joblib
 import nbformat
@@ -125,6 +139,8 @@ def run(base, names, pdf, jobs):
     print(f"backbone {base.backbone}; {', '.join(names)}", flush=True)
     runs = [replace(base, category=name) for name in names]
     folders = [settings.output for settings in runs]
+    for folder in folders:
+        check_writable(folder)
     for folder in (hp.cache_folder(), base.output.parent, *folders):
         hp.sweep(folder)
     jobs = min(jobs, len(runs))
@@ -136,6 +152,18 @@ def run(base, names, pdf, jobs):
     for folder in folders:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         print(summary(metrics))
+
+
+def check_writable(folder):
+    """InputError now rather than after the minutes that the features take."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise hp.InputError(
+            f"visualization_dir: {folder} cannot be written ({error.strerror}); "
+            "choose another folder"
+        ) from error
 
 
 def summary(metrics):
@@ -169,7 +197,7 @@ def main(argv=None):
         message, status = explain(error)
         if log or status == 1:
             log = write_log(log or hp.ROOT / "report" / "error.log")
-        if status == 1:
+        if status == 1 and log:
             message = f"{hp.one_line(message)} (details: {log})"
     print(f"error: {hp.one_line(message)}", file=sys.stderr)
     return status
@@ -184,16 +212,16 @@ def explain(error):
 
 
 def write_log(path):
-    """Write the traceback, elsewhere if not there; returns the path."""
-    text = traceback.format_exc()
-    try:
-        hp.write_file(path, text.encode("utf-8", "backslashreplace"))
-    except hp.InputError:
-        handle, path = tempfile.mkstemp(prefix="image-anomaly-", suffix=".log")
-        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    return path
+    """Write the traceback, elsewhere if not there; its path, None on a full disk."""
+    text = traceback.format_exc().encode("utf-8", "backslashreplace")
+    name = f"image-anomaly-{os.getpid()}.log"
+    for place in (path, Path(tempfile.gettempdir()) / name):
+        with suppress(hp.InputError):
+            hp.write_file(place, text)
+            return place
+    return None
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())
