@@ -203,10 +203,8 @@ MOMENTS = [  # signal, after the line, seconds
     (signal.SIGINT, "", 2.0),
     (signal.SIGINT, "backbone", 0.2),
     (signal.SIGKILL, "features", 1.0),
-    (signal.SIGINT, "features", 0.5),
-    (signal.SIGKILL, "features", 4.0),
-    (signal.SIGINT, "01_", 2.0),
-    (signal.SIGKILL, "02_", 0.1),
+    (signal.SIGINT, "features", 3.0),
+    (signal.SIGKILL, "01_", 0.1),
 ]
 
 
