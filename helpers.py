@@ -498,6 +498,90 @@ def data_fingerprint(dataset: Dataset) -> str:
     return total.hexdigest()
 
 
+# ---------------------------------------------------------------------- framing
+#
+# On another day the lamp is weaker, and somebody has touched the camera. An image whose
+# light or place lies outside the range of the normal images is brought back into it;
+# one inside stays as it is. No pixel is invented: each image is read with a margin, in
+# which the window that the network sees can move.
+
+MARGIN = 1 / 36  # on each side, in units of the window's
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Place and light of the normal images. See `fit_framing`."""
+
+    size: int  # side of the window, pixels
+    template: np.ndarray  # uint8, mean grey image with its margins
+    place: np.ndarray  # (2, 2) pixels: lowest and highest (x, y)
+    light: np.ndarray  # (2, 2) grey values: lowest and highest (dark, bright)
+
+    def apply(self, image):
+        """What the network sees of an image (H, W, 3): (size, size, 3) uint8.
+
+        And where that was: (left, top, width, height) as shares of the image's sides.
+        """
+        image, margin = _resized(image, with_margin(self.size)), _margin(self.size)
+        place = _place(_grey(image), self.template, margin)
+        move = np.rint(place - np.clip(place, *self.place)).clip(-margin, margin)
+        x, y = margin + move.astype(int)
+        window = image[y : y + self.size, x : x + self.size]
+        light = _light(_grey(window))
+        wanted = np.clip(light, *self.light)
+        if (wanted != light).any():
+            gain = np.ptp(wanted) / max(np.ptp(light), 1)
+            levels = (np.arange(256) - light[0]) * gain + wanted[0]
+            window = cv2.LUT(window, np.uint8(np.rint(levels.clip(0, 255))))
+        return window, np.array([x, y, self.size, self.size]) / len(image)
+
+
+def fit_framing(images, size):
+    """`Framing` of normal images, each of them (size and margins, the same, 3).
+
+    Range of the place: its quartiles; of the light: lowest to highest. A
+    product without a usual place has a wide range, and nothing is moved.
+    """
+    greys = [_grey(image) for image in images]
+    template, margin = np.uint8(np.rint(np.mean(greys, axis=0))), _margin(size)
+    places = [_place(grey, template, margin) for grey in greys]
+    lights = [_light(grey[margin:-margin, margin:-margin]) for grey in greys]
+    light = np.array([np.min(lights, axis=0), np.max(lights, axis=0)])
+    return Framing(size, template, np.percentile(places, [25, 75], axis=0), light)
+
+
+def _margin(size):
+    return max(1, round(MARGIN * size))
+
+
+def with_margin(size):
+    return (size + 2 * _margin(size),) * 2
+
+
+def _grey(image):
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def _place(grey, template, margin):
+    """Pixels (x, y) by which the product lies right of and below the template's.
+
+    By normalised cross-correlation, up to twice the margin.
+    """
+    reach = 2 * margin
+    inner = template[reach:-reach, reach:-reach]
+    match = cv2.matchTemplate(grey, inner, cv2.TM_CCOEFF_NORMED)
+    y, x = np.unravel_index(match.argmax(), match.shape)
+    if match[y, x] < match[reach, reach] + 1e-3:  # as good where it is: flat images
+        return np.zeros(2)
+    return np.array([x - reach, y - reach])
+
+
+def _light(grey):
+    """Grey values (2,) that 1 % and 99 % of the pixels do not exceed."""
+    counts = np.bincount(grey.ravel(), minlength=256).cumsum()
+    return np.searchsorted(counts, np.array([0.01, 0.99]) * counts[-1]).astype(float)
+
+
 # ---------------------------------------------------------------------- features
 
 
@@ -1290,10 +1374,24 @@ def image_scores(patch_scores, image_score):
     return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
 
 
-def anomaly_map(patch_score, shape, sigma=0.0):
-    """Patch scores (h, w) brought to `shape` (H, W), smoothed by `sigma` pixels."""
+WHOLE = (0, 0, 1, 1)  # the window that is the image itself
+
+
+def anomaly_map(patch_score, shape, sigma=0.0, window=WHOLE):
+    """Patch scores (h, w) brought to `shape` (H, W), smoothed by `sigma` pixels.
+
+    They lie in the `window` of the image, cf. `Framing.apply`; beyond it the nearest
+    counts.
+    """
     scores = np.asarray(patch_score, dtype=np.float32)
-    scores = cv2.resize(scores, shape[::-1], interpolation=cv2.INTER_LINEAR)  # (H, W)
+    sides, step = scores.shape[::-1], np.array(window[2:]) * shape[::-1]  # (x, y) each
+    scale = sides / step  # patches per pixel
+    shift = scale * (0.5 - np.array(window[:2]) * shape[::-1]) - 0.5
+    to_patch = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    scores = cv2.warpAffine(  # (H, W)
+        scores, to_patch, shape[::-1], flags=how, borderMode=cv2.BORDER_REPLICATE
+    )
     if sigma > 0:
         scores = cv2.GaussianBlur(scores, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     return scores
@@ -1361,6 +1459,8 @@ class Features(NamedTuple):
     test: torch.Tensor
     layers: tuple
     assignment: np.ndarray  # (T, h, w) test scores of the assignment's Gaussian
+    windows: np.ndarray  # (T, 4) of the test images, cf. `Framing.apply`
+    framing: Framing
     seconds: float
 
 
@@ -1374,6 +1474,7 @@ class Detection:
     normal: np.ndarray  # (N, h, w) patch scores of train/good, out of sample
     bad: np.ndarray  # (B, h, w) of train/bad
     test: np.ndarray  # (T, h, w)
+    windows: np.ndarray  # (T, 4) of the test images, cf. `Framing.apply`
     embedding: np.ndarray  # (T, D) mean patch of each test image
     threshold: Threshold
     data_sha256: str
@@ -1388,20 +1489,26 @@ class Detection:
     def test_scores(self):
         return image_scores(self.test, self.settings.image_score)  # (T,)
 
+    def map(self, index, shape=None):
+        """The anomaly map of a test image, (image_size, image_size), or of `shape`."""
+        size, sigma = (self.settings.image_size,) * 2, self.settings.sigma
+        smooth = anomaly_map(self.test[index], size, sigma, self.windows[index])
+        return smooth if shape is None else cv2.resize(smooth, shape[::-1])
 
-def read_batches(paths, size, batch_size):
-    """Images in batches (B, size, size, 3) uint8, read ahead while others compute."""
-    chunks = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
+
+def in_batches(read, sources, batch_size):
+    """Lists of at most `batch_size` read(source), read ahead while others compute."""
+    chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
     with ThreadPoolExecutor() as pool:
 
         def submit(chunk):
-            return [pool.submit(read_image, path, (size, size)) for path in chunk]
+            return [pool.submit(read, source) for source in chunk]
 
         ahead = submit(chunks[0]) if chunks else []
         for following in [*chunks[1:], []]:
             current, ahead = ahead, submit(following)
             if current:
-                yield np.stack([future.result() for future in current])
+                yield [future.result() for future in current]
 
 
 @torch.inference_mode()
@@ -1470,22 +1577,35 @@ PARTS = ("train_good", "train_bad", "test")
 def _extract_features(key, settings, dataset):
     start = time.perf_counter()
     trunk, whole = load_trunk(settings), None
+    full = with_margin(settings.image_size)
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(lambda p: read_image(p, full), dataset.train_good))
+    framing = fit_framing(images, settings.image_size)
+
+    def look(source):
+        is_path = isinstance(source, Path)
+        return framing.apply(read_image(source) if is_path else source)
+
     sums, assignment, result = PatchSums(), [], {}
     for part in PARTS:
-        paths, kept = getattr(dataset, part), []
-        batches = read_batches(paths, settings.image_size, settings.batch_size)
-        for images in progress(batches, f"{settings.category} {part}", len(paths)):
-            x = patch_features(trunk, images)  # (B, h, w, D)
+        sources = images if part == "train_good" else getattr(dataset, part)
+        batches, kept, places = in_batches(look, sources, settings.batch_size), [], []
+        for batch in progress(batches, f"{settings.category} {part}", len(sources)):
+            windows, where = zip(*batch, strict=True)
+            x = patch_features(trunk, np.stack(windows))  # (B, h, w, D)
             if part == "train_good":
                 sums.add(x)
             if part == "test":
                 whole = whole or sums.gaussian()
                 assignment.append(whole.score(x).cpu().numpy())
             kept.append(project(x, settings).half().cpu().numpy())
+            places += where
         # train/bad may be empty; train/good, which comes before it, is not
         result[part] = np.concatenate(kept or [result["train_good"][:0]])
     result["rest"] = {
         "layers": trunk.taps,
+        "framing": framing,
+        "windows": np.array(places),  # of the last part, the test images
         "assignment": np.concatenate(assignment),
         "seconds": time.perf_counter() - start,
     }
@@ -1518,6 +1638,7 @@ def _detect(key, settings, dataset):
         "normal": normal.cpu().numpy(),
         "bad": bad.cpu().numpy(),
         "test": test.cpu().numpy(),
+        "windows": features.windows,
         "embedding": features.test.mean(dim=(1, 2)).cpu().numpy(),
         "threshold": conformal_threshold(
             image_scores(normal.cpu().numpy(), settings.image_score), settings.max_fpr
@@ -1537,15 +1658,18 @@ class Model:
     """What scoring new images takes: the backbone and what `detect` learned."""
 
     settings: Settings  # with the backbone resolved
+    framing: Framing
     trunk: Trunk
     gaussian: Gaussian
     normal: np.ndarray  # (N, h, w) out-of-sample patch scores, for the colour scale
     threshold: Threshold
 
     def score(self, images):
-        """Patch scores (B, h, w) of images (B, image_size, image_size, 3) uint8 RGB."""
-        x = project(patch_features(self.trunk, images), self.settings)
-        return self.gaussian.score(x.half().float()).cpu().numpy()  # as if from CACHE
+        """Patch scores (B, h, w) of images [(H, W, 3) uint8], and windows (B, 4)."""
+        windows, places = zip(*map(self.framing.apply, images), strict=True)
+        x = project(patch_features(self.trunk, np.stack(windows)), self.settings)
+        x = x.half().float()  # as if from the cache
+        return self.gaussian.score(x).cpu().numpy(), np.array(places)
 
 
 def fit_model(settings):
@@ -1554,7 +1678,7 @@ def fit_model(settings):
     dataset = load_dataset(settings.data, settings.category)
     names = ("image_size", "backbone", "layers", "covariance", "image_score")
     key = _key(settings, dataset, (*names, "max_fpr", "seed"))
-    parts, normal, threshold = _fit_model(key, settings, dataset)
+    parts, framing, normal, threshold = _fit_model(key, settings, dataset)
     device = pick_device(settings.device)
     parts = {
         name: torch.from_numpy(np.array(part)).to(device)  # a copy: CACHE is read-only
@@ -1562,20 +1686,21 @@ def fit_model(settings):
         else part
         for name, part in parts.items()
     }
-    gaussian = Gaussian(**parts)
-    return Model(settings, load_trunk(settings), gaussian, normal, threshold)
+    trunk, gaussian = load_trunk(settings), Gaussian(**parts)
+    return Model(settings, framing, trunk, gaussian, normal, threshold)
 
 
 @cached
 def _fit_model(key, settings, dataset):
     print(f"{settings.category}: no model yet with these settings, fitting one (once)")
     detection = detect(settings)
-    gaussian = fit_gaussian(extract_features(settings).good, settings.covariance)
+    features = extract_features(settings)
+    gaussian = fit_gaussian(features.good, settings.covariance)
     parts = {
         name: part.cpu().numpy() if torch.is_tensor(part) else part
         for name, part in vars(gaussian).items()
     }
-    return parts, detection.normal, detection.threshold
+    return parts, features.framing, detection.normal, detection.threshold
 
 
 def _key(settings, dataset, names):
@@ -1654,14 +1779,14 @@ def steadiness(settings, limit=40):
 def _steadiness(key, settings, dataset):
     features = extract_features(settings)
     gaussian = fit_gaussian(features.good, settings.covariance)
-    trunk, size = load_trunk(settings), (settings.image_size, settings.image_size)
+    trunk = load_trunk(settings)
     images = [read_image(dataset.test[i]) for i in key["picks"]]
     result = {}
     for name, perturb in PERTURBATIONS.items():
         scores = []
         for start in range(0, len(images), settings.batch_size):
             batch = images[start : start + settings.batch_size]
-            batch = [_resized(perturb(image), size) for image in batch]
+            batch = [features.framing.apply(perturb(image))[0] for image in batch]
             x = project(patch_features(trunk, np.stack(batch)), settings)
             scores.append(gaussian.score(x).cpu().numpy())
         result[name] = image_scores(np.concatenate(scores), settings.image_score)
@@ -1798,9 +1923,7 @@ def pixel_figures(detection, labels):
             shape = read_image(path).shape[:2]
             mask = read_mask(labels.masks[i], shape) if labels.masks[i] else None
             masks.append(np.zeros(shape, bool) if mask is None else mask)
-            size = (detection.settings.image_size,) * 2
-            smooth = anomaly_map(detection.test[i], size, detection.settings.sigma)
-            maps.append(anomaly_map(smooth, shape))
+            maps.append(detection.map(i, shape))
     metrics = (pixel_auroc, aupro, pixel_average_precision, aupimo)
     return {m.__name__: m(maps, masks) if any(labels.masks) else None for m in metrics}
 
