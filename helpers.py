@@ -487,15 +487,33 @@ def _digest_and_thumbnail(path: Path) -> tuple[str, np.ndarray]:
 
 def data_fingerprint(dataset: Dataset) -> str:
     """SHA-256 of names and bytes of all images, whatever their order on disk."""
+    return _fingerprint(
+        dataset.root, dataset.train_good + dataset.train_bad + dataset.test
+    )
+
+
+def truth_fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the label file and of all masks, of what there is of them."""
+    masks = _images(dataset.root / dataset.category / "ground_truth", optional=True)
+    labels = dataset.root / LABEL_FILE
+    return _fingerprint(dataset.root, masks + [labels] * os.path.lexists(labels))
+
+
+def _fingerprint(root: Path, paths: list[Path]) -> str:
     total = hashlib.sha256()
-    for path in sorted(dataset.train_good + dataset.train_bad + dataset.test):
+    for path in sorted(paths):
         try:
-            content = hashlib.sha256(path.read_bytes()).digest()
+            status = path.stat()
+            content = _digest(path, status.st_size, status.st_mtime_ns)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        total.update(os.fsencode(path.relative_to(dataset.root).as_posix()) + b"\0")
-        total.update(content)
+        total.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0" + content)
     return total.hexdigest()
+
+
+@cache  # a notebook asks for every stage
+def _digest(path: Path, size: int, modified: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 # ---------------------------------------------------------------------- framing
@@ -1751,7 +1769,6 @@ def _jpeg(image, quality=90):
 
 
 PERTURBATIONS = {  # what another day at the same camera may do to an image
-    "none": lambda image: image,
     "shifted by 2 %": _shift,
     "10 % brighter": lambda image: _scaled(image, 1.1, 0),
     "10 % darker": lambda image: _scaled(image, 0.9, 0),
@@ -1762,7 +1779,7 @@ PERTURBATIONS = {  # what another day at the same camera may do to an image
 }
 
 
-def steadiness(settings, limit=40):
+def steadiness(settings, limit=24):
     """Image scores of perturbed test images: which ones, {perturbation: (n,)}.
 
     At most `limit` test images, evenly spread, are perturbed. Reads no labels.
@@ -1781,7 +1798,8 @@ def _steadiness(key, settings, dataset):
     gaussian = fit_gaussian(features.good, settings.covariance)
     trunk = load_trunk(settings)
     images = [read_image(dataset.test[i]) for i in key["picks"]]
-    result = {}
+    unchanged = gaussian.score(features.test[key["picks"]]).cpu().numpy()
+    result = {"none": image_scores(unchanged, settings.image_score)}
     for name, perturb in PERTURBATIONS.items():
         scores = []
         for start in range(0, len(images), settings.batch_size):
@@ -1818,9 +1836,16 @@ def evaluate(settings):
 
     What the labels or masks do not allow is None; `null_reasons` says why.
     """
-    detection = detect(settings)
-    settings, dataset = detection.settings, detection.dataset
-    labels = read_labels(dataset)
+    settings = resolve_backbone(settings)
+    dataset = load_dataset(settings.data, settings.category)
+    key = _key(settings, dataset, [field.name for field in fields(settings)])
+    key["truth"] = truth_fingerprint(dataset)
+    return _evaluate(key, settings, dataset)
+
+
+@cached
+def _evaluate(key, settings, dataset):
+    detection, labels = detect(settings), read_labels(dataset)
     is_bad, scores = labels.is_bad, detection.test_scores
 
     def interval(metric, values=scores):

@@ -1,4 +1,4 @@
-"""Light and place: within the normal range nothing changes, beyond it all comes back."""
+"""Light and place: within the normal range nothing changes, beyond it it comes back."""
 
 import cv2
 import numpy as np
