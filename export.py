@@ -25,7 +25,7 @@ import pypandoc
 import typst
 
 import figures as fg
-from helpers import PART, ROOT
+from helpers import PART, ROOT, InputError
 
 STYLE = ROOT / "notebooks" / "06_report"
 MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-citations-smart"
@@ -212,7 +212,7 @@ def export_report(
 
     folders: outputs of one category each, with the executed 06_report.ipynb; several
     are compared first, from their metrics.json and scores.csv. Without `pdf` an older
-    PDF is removed. Raises ExportError.
+    PDF is removed. Raises ExportError, or InputError where nothing can be written.
     """
     several = len(folders) > 1
     try:
@@ -233,6 +233,11 @@ def export_report(
                 os.replace(work / name, target / name)
             if not pdf:
                 (target / "report.pdf").unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{target}: the report cannot be written ({error}); "
+            "free some space, or choose another folder"
+        ) from error
+    except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ExportError(f"{target}: the report was not written: {reason}") from error

@@ -10,13 +10,27 @@ setting is not valid, named in one line; 130 interrupted; 1 anything else. What 
 is told at length in report/error.log.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+
+    def leave(*_):
+        os.write(2, b"error: interrupted; the same command goes on\n")
+        os._exit(130)
+
+    # for Ctrl-C while the imports run, which take seconds
+    signal.signal(signal.SIGINT, leave)
+
 import argparse
 import json
-import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import joblib
 import nbformat
@@ -125,6 +139,8 @@ def run(base, names, pdf, jobs):
     print(f"backbone {base.backbone}; {', '.join(names)}", flush=True)
     runs = [replace(base, category=name) for name in names]
     folders = [settings.output for settings in runs]
+    for folder in folders:
+        check_writable(folder)
     for folder in (hp.cache_folder(), base.output.parent, *folders):
         hp.sweep(folder)
     jobs = min(jobs, len(runs))
@@ -136,6 +152,18 @@ def run(base, names, pdf, jobs):
     for folder in folders:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         print(summary(metrics))
+
+
+def check_writable(folder):
+    """InputError now rather than after the minutes that the features take."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise hp.InputError(
+            f"visualization_dir: {folder} cannot be written ({error.strerror}); "
+            "choose another folder"
+        ) from error
 
 
 def summary(metrics):
@@ -163,39 +191,37 @@ def main(argv=None):
         run(base, names, not options.no_pdf, options.jobs)
         log.unlink(missing_ok=True)
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:
+        message, status = "interrupted; the same command goes on", 130
+    except Exception as error:
         message, status = explain(error)
-        if status != 130 and (log or status == 1):
-            log = write_log(log or hp.ROOT / "report/error.log", traceback.format_exc())
-    if status == 1:
-        message = f"{message} (details: {log})"
+        if log or status == 1:
+            log = write_log(log or hp.ROOT / "report" / "error.log")
+        if status == 1 and log:
+            message = f"{hp.one_line(message)} (details: {log})"
     print(f"error: {hp.one_line(message)}", file=sys.stderr)
     return status
 
 
 def explain(error):
-    """(message, exit status) of what stopped the run."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on", 130
-    if isinstance(error, hp.InputError):
-        return str(error), 2
-    if isinstance(error, PapermillExecutionError):
-        if error.ename == "InputError":
-            return error.evalue, 2
-        return f"{error.ename}: {error.evalue}", 1
-    return f"{type(error).__name__}: {error}", 1
+    """An exception as (message, exit status)."""
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, PapermillExecutionError):  # what happened in the notebook
+        name, text = error.ename, error.evalue
+    return (text, 2) if name == "InputError" else (f"{name}: {text}", 1)
 
 
-def write_log(path, text):
-    """Write the log, elsewhere if not there; returns its path."""
-    try:
-        hp.write_file(path, text.encode("utf-8", "backslashreplace"))
-    except hp.InputError:
-        handle, path = tempfile.mkstemp(prefix="image-anomaly-", suffix=".log")
-        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-    return path
+def write_log(path):
+    """Write the traceback, elsewhere if not there; its path, None on a full disk."""
+    text = traceback.format_exc().encode("utf-8", "backslashreplace")
+    name = f"image-anomaly-{os.getpid()}.log"
+    for place in (path, Path(tempfile.gettempdir()) / name):
+        with suppress(hp.InputError):
+            hp.write_file(place, text)
+            return place
+    return None
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -1,0 +1,263 @@
+"""Odd but legal data give whole results; what is wrong ends in one line, exit 2."""
+
+import csv
+import errno
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import export
+import helpers as hp
+import main
+
+resource = pytest.importorskip("resource")  # not on Windows
+
+
+@pytest.fixture
+def data(tiny, tmp_path):
+    shutil.copytree(tiny / "hazelnut", tmp_path / "data/hazelnut")
+    shutil.copy(tiny / hp.LABEL_FILE, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def visible(folder):
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+
+
+def keep(count):
+    def thin(root):
+        for path in sorted((root / "hazelnut/train/good").iterdir())[count:]:
+            path.unlink()
+
+    return thin
+
+
+def relabel(change):
+    def write(root):
+        path = root / hp.LABEL_FILE
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(change(entries)), encoding="utf-8")
+
+    return write
+
+
+def only(label):
+    return relabel(lambda old: {k: v for k, v in old.items() if v["label"] == label})
+
+
+def repaint(paint):
+    def write(root):
+        for i, path in enumerate(sorted(root.glob("hazelnut/t*/**/*.png"))):
+            hp.write_image(path, paint(i, hp.read_image(path)))
+        shutil.rmtree(root / "hazelnut/ground_truth")
+
+    return write
+
+
+def sized(i, image):
+    return np.ascontiguousarray(image[: 64 - 7 * (i % 5), : 64 - 11 * (i % 4)])
+
+
+UNDEFINED = {"auroc", "average_precision", "oracle"}
+LEGAL = {  # how the data are changed, and the figures that are null then
+    "2 training images": (keep(2), set()),
+    "5 training images": (keep(5), set()),
+    "no label file": (lambda root: (root / hp.LABEL_FILE).unlink(), UNDEFINED),
+    "no label": (relabel(lambda old: {}), UNDEFINED),
+    "good labels alone": (only("good"), UNDEFINED),
+    "bad labels alone": (only("bad"), UNDEFINED),
+    "some labels": (relabel(lambda old: dict(list(old.items())[:5])), set()),
+    "constant images": (repaint(lambda i, image: np.full_like(image, 99)), set()),
+    "black and white": (repaint(lambda i, image: image * 0 + i % 2 * 255), set()),
+    "mixed sizes": (repaint(sized), set()),
+    "1 x 1": (repaint(lambda i, image: image[:1, :1]), set()),
+    "no train/bad": (lambda root: shutil.rmtree(root / "hazelnut/train/bad"), set()),
+}
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_legal_data(data, tmp_path, tiny_settings, name):
+    change, null = LEGAL[name]
+    change(data)
+    before = files(data)
+    out = tmp_path / "out"
+    settings = tiny_settings(dataset_path=str(data), visualization_dir=str(out))
+    metrics = hp.save_evaluation(settings)
+    assert {key for key in UNDEFINED if metrics[key] is None} == null
+    assert null <= set(metrics["null_reasons"])
+    text = (out / "hazelnut/metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text) == json.loads(json.dumps(metrics))
+    with (out / "hazelnut/scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["filename"] for row in rows] == sorted(row["filename"] for row in rows)
+    assert len(rows) == 7 and all(np.isfinite(float(row["score"])) for row in rows)
+    assert sum(row["label"] == "" for row in rows) == metrics["n_test_unlabelled"]
+    assert visible(out) == ["metrics.json", "scores.csv"]
+    assert files(data) == before
+
+
+def cut(path):
+    def write(root):
+        whole = (root / path).read_bytes()
+        (root / path).write_bytes(whole[: len(whole) // 2])
+
+    return write
+
+
+def nothing(root):
+    pass
+
+
+WRONG = {  # how the data are changed, parameters, what the line says
+    "1 training image": (keep(1), {}, "train/good: one image is too few"),
+    "category": (nothing, {"category": "hazelnuts"}, "did you mean 'hazelnut'?"),
+    "layer": (nothing, {"layers": "stage3,layer9"}, "has no layer9; it has stem"),
+    "weights": (nothing, {"weights": "/no/w.pth"}, "there is no file /no/w.pth"),
+    "cut test image": (cut("hazelnut/test/001.png"), {}, "test/001.png: cannot be"),
+    "cut training image": (cut("hazelnut/train/good/002.png"), {}, "good/002.png: ca"),
+    "cut labels": (cut(hp.LABEL_FILE), {}, "labels.json: not JSON"),
+    "label": (
+        relabel(lambda old: old | {"hazelnut/test/001.png": {"label": "fine"}}),
+        {},
+        "entry 'hazelnut/test/001.png': needs \"label\"",
+    ),
+}
+
+
+def run(capsys, settings, **parameters):
+    """Exit status and the one line on stderr."""
+    values = {
+        "dataset_path": settings.dataset_path,
+        "category": "hazelnut",
+        "image_size": 64,
+        "device": "cpu",
+        "backbone": "efficientnet_lite2",
+        "visualization_dir": settings.visualization_dir,
+        **parameters,
+    }
+    pairs = [text for k, v in values.items() for text in ("-p", k, str(v))]
+    status = main.main(pairs)
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1
+    return status, line
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_line(data, tmp_path, tiny_settings, capsys, name):
+    change, parameters, said = WRONG[name]
+    change(data)
+    before = files(data)
+    out = tmp_path / "out"
+    settings = tiny_settings(dataset_path=str(data), visualization_dir=str(out))
+    status, line = run(capsys, settings, **parameters)
+    assert status == 2 and said in line
+    assert visible(out) == ["error.log"]
+    assert "InputError" in (out / "error.log").read_text(encoding="utf-8")
+    assert files(data) == before
+
+
+@pytest.mark.parametrize("place", ["out", "out/hazelnut"])
+def test_a_file_in_the_way_is_told_before_the_work(
+    tmp_path, tiny_settings, capsys, monkeypatch, place
+):
+    monkeypatch.setattr(main.tempfile, "tempdir", str(tmp_path / "temp"))
+    monkeypatch.setattr(hp, "detect", None)  # not reached
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(b"mine")
+    settings = tiny_settings(visualization_dir=str(tmp_path / "out"))
+    status, line = run(capsys, settings)
+    assert status == 2 and str(tmp_path / "out/hazelnut") in line
+    assert "choose another folder" in line
+    assert (tmp_path / place).read_bytes() == b"mine"
+
+
+@pytest.fixture
+def small_files():
+    """A function that lets no file grow beyond a size, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size, logs", [(20_000, ["error.log"]), (1, [])])
+def test_full_disk(
+    tmp_path, tiny_settings, cold_cache, capsys, monkeypatch, small_files, size, logs
+):
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr(main.tempfile, "tempdir", str(tmp_path / "temp"))
+    settings = tiny_settings(visualization_dir=str(tmp_path / "out"))
+    small_files(size)
+    status, line = run(capsys, settings)
+    assert status == 2 and "(File too large); free some space" in line
+    assert visible(tmp_path) == logs
+
+
+def test_full_disk_leaves_the_outputs_before(tmp_path, tiny_settings, monkeypatch):
+    settings = tiny_settings(visualization_dir=str(tmp_path))
+    hp.save_evaluation(settings)
+    before = files(tmp_path)
+    replace = os.replace
+
+    def full(source, target):
+        if "metrics" in str(target) or "report" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(hp.InputError, match="metrics.json.*No space left.*free some"):
+        hp.save_evaluation(settings)
+    output = {"metadata": {"section": "title"}, "data": {"text/markdown": "# T\n\nx"}}
+    notebook = settings.output / export.NOTEBOOK
+    notebook.write_text(json.dumps({"cells": [{"outputs": [output]}]}))
+    with pytest.raises(hp.InputError, match="hazelnut: the report.*free some space"):
+        export.export_report([settings.output], settings.output, "en", pdf=False)
+    notebook.unlink()
+    assert files(tmp_path) == before
+
+
+def outcome(settings):
+    """scores.csv and metrics.json without times; the next run starts cold."""
+    hp.save_evaluation(settings)
+    text = (settings.output / "metrics.json").read_text(encoding="utf-8")
+    values = {
+        k: v for k, v in json.loads(text).items() if k not in ("seconds", "peak_rss_mb")
+    }
+    shutil.rmtree(hp.cache_folder())
+    hp.cache_folder.cache_clear()
+    return (settings.output / "scores.csv").read_bytes(), json.dumps(values)
+
+
+def test_the_order_of_files_on_disk_is_no_matter(
+    data, tmp_path, tiny_settings, cold_cache
+):
+    settings = tiny_settings(
+        dataset_path=str(data), visualization_dir=str(tmp_path / "out")
+    )
+    first = outcome(settings)
+    again = outcome(settings)
+    paths = [p.relative_to(data) for p in data.rglob("*") if p.is_file()]
+    data.rename(tmp_path / "old")
+    for i in np.random.default_rng(0).permutation(len(paths)):
+        (data / paths[i]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "old" / paths[i], data / paths[i])
+    assert first == again == outcome(settings)
+
+
+def test_batch_size_is_no_matter(tiny_settings, cold_cache):
+    runs = []
+    for size in (1, 3, 16):
+        detection = hp.detect(tiny_settings(batch_size=size))
+        runs.append([detection.normal, detection.bad, detection.test])
+        hp.cache_folder.cache_clear()
+        for path in hp.cache_folder().iterdir():
+            path.unlink()
+    for other in runs[1:]:
+        for one, two in zip(runs[0], other, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5)
