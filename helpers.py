@@ -157,19 +157,6 @@ class Settings:
         """Settings from a notebook's variables: ``Settings.of(globals())``."""
         return cls(**{f.name: namespace[f.name] for f in fields(cls)})
 
-    @classmethod
-    def parse(cls, pairs):
-        """Settings from a command line's pairs of texts [(name, value)]."""
-        types, values = {f.name: f.type for f in fields(cls)}, {}
-        for name, text in pairs:
-            if name not in types:
-                raise InputError(f"no parameter {name!r}: valid are {', '.join(types)}")
-            values[name] = text
-            for number in () if types[name] is str else (float, int):
-                with suppress(ValueError):  # else the check of types says what is wrong
-                    values[name] = number(text)
-        return cls(**values)
-
     @property
     def data(self):
         """Path of the data set; relative paths count from the project root."""
@@ -184,6 +171,20 @@ class Settings:
     def output(self):
         """Path below which everything about this category is written."""
         return ROOT / os.path.expanduser(self.visualization_dir) / self.category
+
+
+def typed(pairs):
+    """A command line's texts [(name, value)] as arguments of Settings."""
+    types, values = {field.name: field.type for field in fields(Settings)}, {}
+    for name, text in pairs:
+        if name not in types:
+            valid = ", ".join(types)
+            raise InputError(f"unknown parameter {name!r}: valid are {valid}")
+        values[name] = text
+        for number in () if types[name] is str else (float, int):
+            with suppress(ValueError):  # else Settings says what is wrong
+                values[name] = number(text)
+    return values
 
 
 # ---------------------------------------------------------------------- data

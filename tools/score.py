@@ -81,7 +81,7 @@ def main(argv=None):
     """Exit status: 0 done, 2 bad input (one line on stderr), 130 Ctrl-C."""
     try:
         options = parse(argv)
-        settings = hp.Settings.parse(options.parameters)
+        settings = hp.Settings(**hp.typed(options.parameters))
         paths = find_images(options.images)
         for path, value, is_bad, threshold in score(paths, settings, options.out):
             decision = "bad" if is_bad else "good"
