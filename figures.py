@@ -510,26 +510,32 @@ def score_limits(normal, scores) -> tuple[float, float]:
     return float(both.min() - room), float(both.max() + room)
 
 
-def share_below(normal, threshold) -> float:
-    """The share of normal scores (N,) that a threshold lets pass."""
-    return float((np.asarray(normal) <= threshold).mean())
+def thresholds(normal, scores) -> np.ndarray:
+    """All thresholds that differ in a decision (K,): each score, and one below all."""
+    steps = np.unique(np.concatenate([normal, scores]))
+    return np.concatenate([np.nextafter(steps[:1], -np.inf), steps])
 
 
-def threshold_at(normal, share) -> float:
-    """The threshold that lets a share of the normal scores (N,) pass.
+def passing(normal, threshold) -> int:
+    """How many of the normal scores (N,) a threshold lets pass."""
+    return int((np.asarray(normal) <= threshold).sum())
 
-    Inverse of `share_below`, rounded to whole images; at 0 it lies below them all.
+
+def threshold_at(normal, count) -> float:
+    """The lowest threshold that lets `count` of the normal scores (N,) pass.
+
+    Of equal scores all pass. Else it is the inverse of `passing`.
     """
-    rank = round(share * len(normal))
     ordered = np.sort(normal)
-    return float(ordered[rank - 1] if rank else np.nextafter(ordered[0], -np.inf))
+    return float(ordered[count - 1] if count else np.nextafter(ordered[0], -np.inf))
 
 
 def decisions_html(views, lang="en") -> str:
     """Decision, confusion matrix and rates of views, side by side, as HTML.
 
-    views: [{"name", "is_bad", "score", "threshold", "share", **classification_metrics}]
-    with file name, label and score of one image, and share as of `share_below`.
+    views: [{"name", "is_bad", "score", "threshold", "passing", "normal",
+    **classification_metrics}] with file name, label and score of one image, and how
+    many of how many normal training images pass.
     """
     say = speaker(lang)
     names = {0: say("good", "正常"), 1: say("bad", "异常"), -1: "–"}
@@ -539,10 +545,10 @@ def decisions_html(views, lang="en") -> str:
         is_over = view["score"] > view["threshold"]
         sign, decision = ("&gt;", bad) if is_over else ("≤", good)
         lines = [
-            f"{letter}{say('threshold', '阈值')} <b>{view['threshold']:.4g}</b>: "
-            + say("passes", "放行")
-            + f" {view['share']:.1%} "
-            + say("of the normal training images", "的正常训练图像"),
+            f"{letter}{say('threshold', '阈值')} <b>{view['threshold']:.4g}</b>, "
+            + say("passes {} of {} in train/good", "放行 train/good 中的 {}/{}").format(
+                view["passing"], view["normal"]
+            ),
             f"{html.escape(view['name'])}: {view['score']:.4g} {sign} "
             f"{view['threshold']:.4g}, {say('decision', '判定')} <b>{decision}</b>, "
             f"{say('label', '标签')} {names[view['is_bad']]}",
