@@ -240,9 +240,9 @@ def load_dataset(root: Path, category: str) -> Dataset:
     dataset = Dataset(
         Path(root),
         category,
-        train_good=_images(folder / "train/good"),
-        train_bad=_images(folder / "train/bad", optional=True),
-        test=_images(folder / "test"),
+        train_good=list_images(folder / "train/good"),
+        train_bad=list_images(folder / "train/bad", optional=True),
+        test=list_images(folder / "test"),
     )
     _by_stem(dataset.test)
     return dataset
@@ -257,7 +257,8 @@ def _entries(folder: Path) -> list[Path]:
     return [p for p in entries if not p.name.startswith(".")]
 
 
-def _images(folder: Path, optional: bool = False) -> list[Path]:
+def list_images(folder: Path, optional: bool = False) -> list[Path]:
+    """Images of a folder by name; what only looks like one raises InputError."""
     images = []
     if optional and not os.path.lexists(folder):
         return images
@@ -367,7 +368,7 @@ def read_labels(dataset: Dataset) -> Labels:
     """
     path, base = dataset.root / LABEL_FILE, f"{dataset.category}/test/"
     folder = dataset.root / dataset.category / "ground_truth"
-    masks = _by_stem(_images(folder, optional=True))
+    masks = _by_stem(list_images(folder, optional=True))
     there = os.path.lexists(path)
     entries = _parse_labels(path) if there else {}
     keys = [base + p.name for p in dataset.test]

@@ -45,15 +45,12 @@ def find_images(sources):
     """The files to score, each once: images as they are, folders' images by name."""
     paths = []
     for source in sources:
-        files = [source]
         if source.is_dir():
-            there = sorted(source.iterdir())
-            files = [p for p in there if p.suffix.lower() in hp.SUFFIXES]
-            if not files:
-                raise hp.InputError(f"{source}: no image in this folder")
-        elif not source.is_file():
+            paths += hp.list_images(source)
+        elif source.is_file():
+            paths.append(source)
+        else:
             raise hp.InputError(f"{source}: no such file")
-        paths += files
     return list(dict.fromkeys(path.absolute() for path in paths))
 
 
@@ -69,9 +66,9 @@ def score(paths, settings, out=None):
         heat = hp.anomaly_map(patches[0], (size, size), settings.sigma)
         panel = fg.heatmap_panel(hp.read_image(path), heat, scale, settings.colormap)
         name, count = path.stem, 1
-        while name in names:  # the same name in another folder
+        while name.casefold() in names:  # the same name in another folder
             name, count = f"{path.stem}_{count + 1}", count + 1
-        names.add(name)
+        names.add(name.casefold())
         folder = out or settings.output / "scored"
         hp.write_image(folder / f"heatmap_{name}.png", panel)
         yield path, value, value > threshold, threshold
@@ -94,7 +91,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("score: interrupted", file=sys.stderr)
         return 130
-    print(f"{len(paths)} heat maps in {options.out or settings.output / 'scored'}")
+    print(f"heat maps in {options.out or settings.output / 'scored'}")
     return 0
 
 
