@@ -546,7 +546,7 @@ def decisions_html(views, lang="en") -> str:
         sign, decision = ("&gt;", bad) if is_over else ("≤", good)
         lines = [
             f"{letter}{say('threshold', '阈值')} <b>{view['threshold']:.4g}</b>, "
-            + say("passes {} of {} in train/good", "放行 train/good 中的 {}/{}").format(
+            + say("passes {}/{} of train/good", "放行 train/good 中的 {}/{}").format(
                 view["passing"], view["normal"]
             ),
             f"{html.escape(view['name'])}: {view['score']:.4g} {sign} "
@@ -559,7 +559,7 @@ def decisions_html(views, lang="en") -> str:
             + f" <b>{_percent(view['recall'])}</b>",
         ]
         blocks.append(f"<div>{''.join(f'<div>{line}</div>' for line in lines)}</div>")
-    look = "display:flex;flex-wrap:wrap;gap:8px 32px;line-height:1.5"
+    look = "display:flex;flex-wrap:wrap;gap:8px 24px;line-height:1.5"
     return f'<div style="{look}">{"".join(blocks)}</div>'
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import jupyter_client
 import numpy as np
@@ -95,7 +96,7 @@ def text_of(html):
 
 def test_decisions_are_told():
     told = text_of(fg.decisions_html([view()]))
-    for part in ("4 of 5", "3 &gt; 2", "label bad", "50.0%", "100.0%"):
+    for part in ("4/5 of train/good", "3 &gt; 2", "label bad", "50.0%", "100.0%"):
         assert part in told
     assert "(a)" not in told
     two = text_of(fg.decisions_html([view(), view(threshold=3.0)], "zh"))
@@ -110,8 +111,18 @@ def test_decisions_escape_names_and_know_no_labels():
     assert "label –" in html and "false-positive rate <b>–</b>" in html
 
 
-def test_nobody_attends_a_test():
-    assert not fg.attended()
+@pytest.mark.parametrize(
+    "allows, installed, attended",
+    [(True, True, True), (False, True, False), (True, False, False)],
+)
+def test_attended_needs_a_person_and_widgets(monkeypatch, allows, installed, attended):
+    assert not fg.attended()  # no kernel here
+    request = {"content": {"allow_stdin": allows}}
+    kernel = SimpleNamespace(get_parent=lambda: request)
+    monkeypatch.setattr(fg, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    found = object() if installed else None
+    monkeypatch.setattr(fg.importlib.util, "find_spec", lambda name: found)
+    assert fg.attended() == attended
 
 
 def test_attended_by_who_can_answer():
