@@ -157,19 +157,6 @@ class Settings:
         """Settings from a notebook's variables: ``Settings.of(globals())``."""
         return cls(**{f.name: namespace[f.name] for f in fields(cls)})
 
-    @classmethod
-    def parse(cls, pairs):
-        """Settings from a command line's pairs of texts [(name, value)]."""
-        types, values = {f.name: f.type for f in fields(cls)}, {}
-        for name, text in pairs:
-            if name not in types:
-                raise InputError(f"no parameter {name!r}: valid are {', '.join(types)}")
-            values[name] = text
-            for number in () if types[name] is str else (float, int):
-                with suppress(ValueError):  # else the check of types says what is wrong
-                    values[name] = number(text)
-        return cls(**values)
-
     @property
     def data(self):
         """Path of the data set; relative paths count from the project root."""
@@ -184,6 +171,20 @@ class Settings:
     def output(self):
         """Path below which everything about this category is written."""
         return ROOT / os.path.expanduser(self.visualization_dir) / self.category
+
+
+def typed(pairs):
+    """A command line's texts [(name, value)] as arguments of Settings."""
+    types, values = {field.name: field.type for field in fields(Settings)}, {}
+    for name, text in pairs:
+        if name not in types:
+            valid = ", ".join(types)
+            raise InputError(f"unknown parameter {name!r}: valid are {valid}")
+        values[name] = text
+        for number in () if types[name] is str else (float, int):
+            with suppress(ValueError):  # else Settings says what is wrong
+                values[name] = number(text)
+    return values
 
 
 # ---------------------------------------------------------------------- data
@@ -239,9 +240,9 @@ def load_dataset(root: Path, category: str) -> Dataset:
     dataset = Dataset(
         Path(root),
         category,
-        train_good=_images(folder / "train/good"),
-        train_bad=_images(folder / "train/bad", optional=True),
-        test=_images(folder / "test"),
+        train_good=list_images(folder / "train/good"),
+        train_bad=list_images(folder / "train/bad", optional=True),
+        test=list_images(folder / "test"),
     )
     _by_stem(dataset.test)
     return dataset
@@ -256,7 +257,8 @@ def _entries(folder: Path) -> list[Path]:
     return [p for p in entries if not p.name.startswith(".")]
 
 
-def _images(folder: Path, optional: bool = False) -> list[Path]:
+def list_images(folder: Path, optional: bool = False) -> list[Path]:
+    """Images of a folder by name; what only looks like one raises InputError."""
     images = []
     if optional and not os.path.lexists(folder):
         return images
@@ -366,7 +368,7 @@ def read_labels(dataset: Dataset) -> Labels:
     """
     path, base = dataset.root / LABEL_FILE, f"{dataset.category}/test/"
     folder = dataset.root / dataset.category / "ground_truth"
-    masks = _by_stem(_images(folder, optional=True))
+    masks = _by_stem(list_images(folder, optional=True))
     there = os.path.lexists(path)
     entries = _parse_labels(path) if there else {}
     keys = [base + p.name for p in dataset.test]
