@@ -1914,9 +1914,9 @@ def _evaluate(key, settings, dataset):
     }
 
 
-def steadiness_table(settings, is_bad, threshold):
+def steadiness_table(settings, is_bad, threshold, limit=24):
     """AUROC and false-positive rate of perturbed test images, a row each."""
-    picks, scores = steadiness(settings)
+    picks, scores = steadiness(settings, limit)
     is_bad = is_bad[picks]
     return [
         {
