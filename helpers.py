@@ -1457,13 +1457,19 @@ def cache_folder():
 
 
 def cached(stage):
-    """Keep what stage(key, ...) returns, so that the same key is computed once."""
+    """Keep what stage(key, ...) returns, so that the same key is computed once.
+
+    `stage.file(key)` is where.
+    """
+
+    def file(key):
+        text = json.dumps(key, sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return cache_folder() / f"{stage.__name__.strip('_')}-{name}.joblib"
 
     @wraps(stage)
     def load_or_compute(key, *arguments):
-        text = json.dumps(key, sort_keys=True)
-        name = hashlib.sha256(text.encode()).hexdigest()[:32]
-        path = cache_folder() / f"{stage.__name__.strip('_')}-{name}.joblib"
+        path = file(key)
         if path.exists():
             try:
                 return joblib.load(path, mmap_mode="r")
@@ -1475,6 +1481,7 @@ def cached(stage):
             joblib.dump(result, part)
         return result
 
+    load_or_compute.file = file
     return load_or_compute
 
 
@@ -1581,9 +1588,10 @@ def progress(batches, what, total):
             shown.update(len(batch))
 
 
-def extract_features(settings):
+def extract_features(settings, at_hand=False):
     """`Features` of the category, from the stage cache if it holds them.
 
+    With `at_hand` they are None if it does not: nothing is computed.
     The assignment's Gaussian is fitted and scored on the way, since it needs the whole
     features; what is kept is their projection, unless `covariance` is global.
     """
@@ -1591,6 +1599,8 @@ def extract_features(settings):
     dataset = load_dataset(settings.data, settings.category)
     key = _key(settings, dataset, ("image_size", "backbone", "layers"))
     key["whole"] = settings.covariance == "global"
+    if at_hand and not _extract_features.file(key).exists():
+        return None
     stored = _extract_features(key, settings, dataset)
     device = pick_device(settings.device)
     parts = [torch.from_numpy(np.float32(stored[p])).to(device) for p in PARTS]
