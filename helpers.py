@@ -1591,9 +1591,9 @@ def progress(batches, what, total):
 def extract_features(settings, at_hand=False):
     """`Features` of the category, from the stage cache if it holds them.
 
-    With `at_hand` they are None if it does not: nothing is computed.
-    The assignment's Gaussian is fitted and scored on the way, since it needs the whole
-    features; what is kept is their projection, unless `covariance` is global.
+    With `at_hand` they are None if it does not: nothing is computed. The assignment's
+    Gaussian is fitted and scored on the way, since it needs the whole features; what is
+    kept is their projection, unless `covariance` is global.
     """
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
