@@ -28,13 +28,15 @@ import json
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import joblib
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from papermill.exceptions import PapermillExecutionError
 
 import helpers as hp
@@ -97,8 +99,32 @@ def typed(name, text):
     return name, text  # Settings says what is wrong with it
 
 
-def execute(notebook, target, parameters):
+@contextmanager
+def shared_kernel():
+    """A kernel for several notebooks, since its start and imports take seconds."""
+    manager = AsyncKernelManager(kernel_name="python3")  # papermill starts it
+    try:
+        yield manager
+    finally:
+        if manager.has_kernel:
+            run_sync(manager.shutdown_kernel)(now=True)
+
+
+async def forget(manager):
+    """Empty the kernel: a notebook sees nothing of the one before it."""
+    client = manager.client()
+    client.start_channels()
+    try:
+        await client.wait_for_ready(timeout=60)
+        await client.execute("get_ipython().reset()", silent=True, reply=True)
+    finally:
+        client.stop_channels()
+
+
+def execute(notebook, target, parameters, manager):
     """Run one notebook into `target`, which is replaced only by a whole one."""
+    if manager.has_kernel:
+        run_sync(forget)(manager)
     executed = papermill.execute_notebook(
         notebook,
         None,
@@ -106,6 +132,7 @@ def execute(notebook, target, parameters):
         kernel_name="python3",
         cwd=notebook.parent,
         progress_bar=False,
+        km=manager,
         extra_arguments=[
             "--log-level=CRITICAL"
         ],  # of the kernel: no warnings of its own
@@ -123,9 +150,10 @@ def run_category(settings, pdf):
         print(f"{name}: {what:<24}{time.perf_counter() - start:7.1f} s", flush=True)
 
     step("features and scores", hp.detect, settings)
-    for notebook in NOTEBOOKS:
-        target = settings.output / notebook.name
-        step(notebook.stem, execute, notebook, target, parameters)
+    with shared_kernel() as manager:
+        for notebook in NOTEBOOKS:
+            target = settings.output / notebook.name
+            step(notebook.stem, execute, notebook, target, parameters, manager)
     step(
         "report", export_report, [settings.output], settings.output, settings.lang, pdf
     )
