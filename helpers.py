@@ -157,19 +157,6 @@ class Settings:
         """Settings from a notebook's variables: ``Settings.of(globals())``."""
         return cls(**{f.name: namespace[f.name] for f in fields(cls)})
 
-    @classmethod
-    def parse(cls, pairs):
-        """Settings from a command line's pairs of texts [(name, value)]."""
-        types, values = {f.name: f.type for f in fields(cls)}, {}
-        for name, text in pairs:
-            if name not in types:
-                raise InputError(f"no parameter {name!r}: valid are {', '.join(types)}")
-            values[name] = text
-            for number in () if types[name] is str else (float, int):
-                with suppress(ValueError):  # else the check of types says what is wrong
-                    values[name] = number(text)
-        return cls(**values)
-
     @property
     def data(self):
         """Path of the data set; relative paths count from the project root."""
@@ -184,6 +171,20 @@ class Settings:
     def output(self):
         """Path below which everything about this category is written."""
         return ROOT / os.path.expanduser(self.visualization_dir) / self.category
+
+
+def typed(pairs):
+    """A command line's texts [(name, value)] as arguments of Settings."""
+    types, values = {field.name: field.type for field in fields(Settings)}, {}
+    for name, text in pairs:
+        if name not in types:
+            valid = ", ".join(types)
+            raise InputError(f"unknown parameter {name!r}: valid are {valid}")
+        values[name] = text
+        for number in () if types[name] is str else (float, int):
+            with suppress(ValueError):  # else Settings says what is wrong
+                values[name] = number(text)
+    return values
 
 
 # ---------------------------------------------------------------------- data
@@ -239,9 +240,9 @@ def load_dataset(root: Path, category: str) -> Dataset:
     dataset = Dataset(
         Path(root),
         category,
-        train_good=_images(folder / "train/good"),
-        train_bad=_images(folder / "train/bad", optional=True),
-        test=_images(folder / "test"),
+        train_good=list_images(folder / "train/good"),
+        train_bad=list_images(folder / "train/bad", optional=True),
+        test=list_images(folder / "test"),
     )
     _by_stem(dataset.test)
     return dataset
@@ -256,7 +257,8 @@ def _entries(folder: Path) -> list[Path]:
     return [p for p in entries if not p.name.startswith(".")]
 
 
-def _images(folder: Path, optional: bool = False) -> list[Path]:
+def list_images(folder: Path, optional: bool = False) -> list[Path]:
+    """Images of a folder by name; what only looks like one raises InputError."""
     images = []
     if optional and not os.path.lexists(folder):
         return images
@@ -366,7 +368,7 @@ def read_labels(dataset: Dataset) -> Labels:
     """
     path, base = dataset.root / LABEL_FILE, f"{dataset.category}/test/"
     folder = dataset.root / dataset.category / "ground_truth"
-    masks = _by_stem(_images(folder, optional=True))
+    masks = _by_stem(list_images(folder, optional=True))
     there = os.path.lexists(path)
     entries = _parse_labels(path) if there else {}
     keys = [base + p.name for p in dataset.test]
@@ -487,15 +489,117 @@ def _digest_and_thumbnail(path: Path) -> tuple[str, np.ndarray]:
 
 def data_fingerprint(dataset: Dataset) -> str:
     """SHA-256 of names and bytes of all images, whatever their order on disk."""
+    return _fingerprint(
+        dataset.root, dataset.train_good + dataset.train_bad + dataset.test
+    )
+
+
+def truth_fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the label file and of all masks, of what there is of them."""
+    masks = _images(dataset.root / dataset.category / "ground_truth", optional=True)
+    labels = dataset.root / LABEL_FILE
+    return _fingerprint(dataset.root, masks + [labels] * os.path.lexists(labels))
+
+
+def _fingerprint(root: Path, paths: list[Path]) -> str:
     total = hashlib.sha256()
-    for path in sorted(dataset.train_good + dataset.train_bad + dataset.test):
+    for path in sorted(paths):
         try:
-            content = hashlib.sha256(path.read_bytes()).digest()
+            status = path.stat()
+            content = _digest(path, status.st_size, status.st_mtime_ns)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        total.update(os.fsencode(path.relative_to(dataset.root).as_posix()) + b"\0")
-        total.update(content)
+        total.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0" + content)
     return total.hexdigest()
+
+
+@cache  # a notebook asks for every stage
+def _digest(path: Path, size: int, modified: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+# ---------------------------------------------------------------------- framing
+#
+# On another day the lamp is weaker, and somebody has touched the camera. An image whose
+# light or place lies outside the range of the normal images is brought back into it;
+# one inside stays as it is. No pixel is invented: each image is read with a margin, in
+# which the window that the network sees can move.
+
+MARGIN = 1 / 36  # on each side, in units of the window's
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Place and light of the normal images. See `fit_framing`."""
+
+    size: int  # side of the window, pixels
+    template: np.ndarray  # uint8, mean grey image with its margins
+    place: np.ndarray  # (2, 2) pixels: lowest and highest (x, y)
+    light: np.ndarray  # (2, 2) grey values: lowest and highest (dark, bright)
+
+    def apply(self, image):
+        """What the network sees of an image (H, W, 3): (size, size, 3) uint8.
+
+        And where that was: (left, top, width, height) as shares of the image's sides.
+        """
+        image, margin = _resized(image, with_margin(self.size)), _margin(self.size)
+        place = _place(_grey(image), self.template, margin)
+        move = np.rint(place - np.clip(place, *self.place)).clip(-margin, margin)
+        x, y = margin + move.astype(int)
+        window = image[y : y + self.size, x : x + self.size]
+        light = _light(_grey(window))
+        wanted = np.clip(light, *self.light)
+        if (wanted != light).any():
+            gain = np.ptp(wanted) / max(np.ptp(light), 1)
+            levels = (np.arange(256) - light[0]) * gain + wanted[0]
+            window = cv2.LUT(window, np.uint8(np.rint(levels.clip(0, 255))))
+        return window, np.array([x, y, self.size, self.size]) / len(image)
+
+
+def fit_framing(images, size):
+    """`Framing` of normal images, each of them (size and margins, the same, 3).
+
+    Range of the place: its quartiles; of the light: lowest to highest. A
+    product without a usual place has a wide range, and nothing is moved.
+    """
+    greys = [_grey(image) for image in images]
+    template, margin = np.uint8(np.rint(np.mean(greys, axis=0))), _margin(size)
+    places = [_place(grey, template, margin) for grey in greys]
+    lights = [_light(grey[margin:-margin, margin:-margin]) for grey in greys]
+    light = np.array([np.min(lights, axis=0), np.max(lights, axis=0)])
+    return Framing(size, template, np.percentile(places, [25, 75], axis=0), light)
+
+
+def _margin(size):
+    return max(1, round(MARGIN * size))
+
+
+def with_margin(size):
+    return (size + 2 * _margin(size),) * 2
+
+
+def _grey(image):
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def _place(grey, template, margin):
+    """Pixels (x, y) by which the product lies right of and below the template's.
+
+    By normalised cross-correlation, up to twice the margin.
+    """
+    reach = 2 * margin
+    inner = template[reach:-reach, reach:-reach]
+    match = cv2.matchTemplate(grey, inner, cv2.TM_CCOEFF_NORMED)
+    y, x = np.unravel_index(match.argmax(), match.shape)
+    if match[y, x] < match[reach, reach] + 1e-3:  # as good where it is: flat images
+        return np.zeros(2)
+    return np.array([x - reach, y - reach])
+
+
+def _light(grey):
+    """Grey values (2,) that 1 % and 99 % of the pixels do not exceed."""
+    counts = np.bincount(grey.ravel(), minlength=256).cumsum()
+    return np.searchsorted(counts, np.array([0.01, 0.99]) * counts[-1]).astype(float)
 
 
 # ---------------------------------------------------------------------- features
@@ -1290,10 +1394,24 @@ def image_scores(patch_scores, image_score):
     return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
 
 
-def anomaly_map(patch_score, shape, sigma=0.0):
-    """Patch scores (h, w) brought to `shape` (H, W), smoothed by `sigma` pixels."""
+WHOLE = (0, 0, 1, 1)  # the window that is the image itself
+
+
+def anomaly_map(patch_score, shape, sigma=0.0, window=WHOLE):
+    """Patch scores (h, w) brought to `shape` (H, W), smoothed by `sigma` pixels.
+
+    They lie in the `window` of the image, cf. `Framing.apply`; beyond it the nearest
+    counts.
+    """
     scores = np.asarray(patch_score, dtype=np.float32)
-    scores = cv2.resize(scores, shape[::-1], interpolation=cv2.INTER_LINEAR)  # (H, W)
+    sides, step = scores.shape[::-1], np.array(window[2:]) * shape[::-1]  # (x, y) each
+    scale = sides / step  # patches per pixel
+    shift = scale * (0.5 - np.array(window[:2]) * shape[::-1]) - 0.5
+    to_patch = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    scores = cv2.warpAffine(  # (H, W)
+        scores, to_patch, shape[::-1], flags=how, borderMode=cv2.BORDER_REPLICATE
+    )
     if sigma > 0:
         scores = cv2.GaussianBlur(scores, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     return scores
@@ -1361,6 +1479,8 @@ class Features(NamedTuple):
     test: torch.Tensor
     layers: tuple
     assignment: np.ndarray  # (T, h, w) test scores of the assignment's Gaussian
+    windows: np.ndarray  # (T, 4) of the test images, cf. `Framing.apply`
+    framing: Framing
     seconds: float
 
 
@@ -1374,6 +1494,7 @@ class Detection:
     normal: np.ndarray  # (N, h, w) patch scores of train/good, out of sample
     bad: np.ndarray  # (B, h, w) of train/bad
     test: np.ndarray  # (T, h, w)
+    windows: np.ndarray  # (T, 4) of the test images, cf. `Framing.apply`
     embedding: np.ndarray  # (T, D) mean patch of each test image
     threshold: Threshold
     data_sha256: str
@@ -1388,20 +1509,26 @@ class Detection:
     def test_scores(self):
         return image_scores(self.test, self.settings.image_score)  # (T,)
 
+    def map(self, index, shape=None):
+        """The anomaly map of a test image, (image_size, image_size), or of `shape`."""
+        size, sigma = (self.settings.image_size,) * 2, self.settings.sigma
+        smooth = anomaly_map(self.test[index], size, sigma, self.windows[index])
+        return smooth if shape is None else cv2.resize(smooth, shape[::-1])
 
-def read_batches(paths, size, batch_size):
-    """Images in batches (B, size, size, 3) uint8, read ahead while others compute."""
-    chunks = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
+
+def in_batches(read, sources, batch_size):
+    """Lists of at most `batch_size` read(source), read ahead while others compute."""
+    chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
     with ThreadPoolExecutor() as pool:
 
         def submit(chunk):
-            return [pool.submit(read_image, path, (size, size)) for path in chunk]
+            return [pool.submit(read, source) for source in chunk]
 
         ahead = submit(chunks[0]) if chunks else []
         for following in [*chunks[1:], []]:
             current, ahead = ahead, submit(following)
             if current:
-                yield np.stack([future.result() for future in current])
+                yield [future.result() for future in current]
 
 
 @torch.inference_mode()
@@ -1470,22 +1597,35 @@ PARTS = ("train_good", "train_bad", "test")
 def _extract_features(key, settings, dataset):
     start = time.perf_counter()
     trunk, whole = load_trunk(settings), None
+    full = with_margin(settings.image_size)
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(lambda p: read_image(p, full), dataset.train_good))
+    framing = fit_framing(images, settings.image_size)
+
+    def look(source):
+        is_path = isinstance(source, Path)
+        return framing.apply(read_image(source) if is_path else source)
+
     sums, assignment, result = PatchSums(), [], {}
     for part in PARTS:
-        paths, kept = getattr(dataset, part), []
-        batches = read_batches(paths, settings.image_size, settings.batch_size)
-        for images in progress(batches, f"{settings.category} {part}", len(paths)):
-            x = patch_features(trunk, images)  # (B, h, w, D)
+        sources = images if part == "train_good" else getattr(dataset, part)
+        batches, kept, places = in_batches(look, sources, settings.batch_size), [], []
+        for batch in progress(batches, f"{settings.category} {part}", len(sources)):
+            windows, where = zip(*batch, strict=True)
+            x = patch_features(trunk, np.stack(windows))  # (B, h, w, D)
             if part == "train_good":
                 sums.add(x)
             if part == "test":
                 whole = whole or sums.gaussian()
                 assignment.append(whole.score(x).cpu().numpy())
             kept.append(project(x, settings).half().cpu().numpy())
+            places += where
         # train/bad may be empty; train/good, which comes before it, is not
         result[part] = np.concatenate(kept or [result["train_good"][:0]])
     result["rest"] = {
         "layers": trunk.taps,
+        "framing": framing,
+        "windows": np.array(places),  # of the last part, the test images
         "assignment": np.concatenate(assignment),
         "seconds": time.perf_counter() - start,
     }
@@ -1518,6 +1658,7 @@ def _detect(key, settings, dataset):
         "normal": normal.cpu().numpy(),
         "bad": bad.cpu().numpy(),
         "test": test.cpu().numpy(),
+        "windows": features.windows,
         "embedding": features.test.mean(dim=(1, 2)).cpu().numpy(),
         "threshold": conformal_threshold(
             image_scores(normal.cpu().numpy(), settings.image_score), settings.max_fpr
@@ -1537,15 +1678,18 @@ class Model:
     """What scoring new images takes: the backbone and what `detect` learned."""
 
     settings: Settings  # with the backbone resolved
+    framing: Framing
     trunk: Trunk
     gaussian: Gaussian
     normal: np.ndarray  # (N, h, w) out-of-sample patch scores, for the colour scale
     threshold: Threshold
 
     def score(self, images):
-        """Patch scores (B, h, w) of images (B, image_size, image_size, 3) uint8 RGB."""
-        x = project(patch_features(self.trunk, images), self.settings)
-        return self.gaussian.score(x.half().float()).cpu().numpy()  # as if from CACHE
+        """Patch scores (B, h, w) of images [(H, W, 3) uint8], and windows (B, 4)."""
+        windows, places = zip(*map(self.framing.apply, images), strict=True)
+        x = project(patch_features(self.trunk, np.stack(windows)), self.settings)
+        x = x.half().float()  # as if from the cache
+        return self.gaussian.score(x).cpu().numpy(), np.array(places)
 
 
 def fit_model(settings):
@@ -1554,7 +1698,7 @@ def fit_model(settings):
     dataset = load_dataset(settings.data, settings.category)
     names = ("image_size", "backbone", "layers", "covariance", "image_score")
     key = _key(settings, dataset, (*names, "max_fpr", "seed"))
-    parts, normal, threshold = _fit_model(key, settings, dataset)
+    parts, framing, normal, threshold = _fit_model(key, settings, dataset)
     device = pick_device(settings.device)
     parts = {
         name: torch.from_numpy(np.array(part)).to(device)  # a copy: CACHE is read-only
@@ -1562,20 +1706,21 @@ def fit_model(settings):
         else part
         for name, part in parts.items()
     }
-    gaussian = Gaussian(**parts)
-    return Model(settings, load_trunk(settings), gaussian, normal, threshold)
+    trunk, gaussian = load_trunk(settings), Gaussian(**parts)
+    return Model(settings, framing, trunk, gaussian, normal, threshold)
 
 
 @cached
 def _fit_model(key, settings, dataset):
     print(f"{settings.category}: no model yet with these settings, fitting one (once)")
     detection = detect(settings)
-    gaussian = fit_gaussian(extract_features(settings).good, settings.covariance)
+    features = extract_features(settings)
+    gaussian = fit_gaussian(features.good, settings.covariance)
     parts = {
         name: part.cpu().numpy() if torch.is_tensor(part) else part
         for name, part in vars(gaussian).items()
     }
-    return parts, detection.normal, detection.threshold
+    return parts, features.framing, detection.normal, detection.threshold
 
 
 def _key(settings, dataset, names):
@@ -1626,7 +1771,6 @@ def _jpeg(image, quality=90):
 
 
 PERTURBATIONS = {  # what another day at the same camera may do to an image
-    "none": lambda image: image,
     "shifted by 2 %": _shift,
     "10 % brighter": lambda image: _scaled(image, 1.1, 0),
     "10 % darker": lambda image: _scaled(image, 0.9, 0),
@@ -1637,7 +1781,7 @@ PERTURBATIONS = {  # what another day at the same camera may do to an image
 }
 
 
-def steadiness(settings, limit=40):
+def steadiness(settings, limit=24):
     """Image scores of perturbed test images: which ones, {perturbation: (n,)}.
 
     At most `limit` test images, evenly spread, are perturbed. Reads no labels.
@@ -1654,14 +1798,15 @@ def steadiness(settings, limit=40):
 def _steadiness(key, settings, dataset):
     features = extract_features(settings)
     gaussian = fit_gaussian(features.good, settings.covariance)
-    trunk, size = load_trunk(settings), (settings.image_size, settings.image_size)
+    trunk = load_trunk(settings)
     images = [read_image(dataset.test[i]) for i in key["picks"]]
-    result = {}
+    unchanged = gaussian.score(features.test[key["picks"]]).cpu().numpy()
+    result = {"none": image_scores(unchanged, settings.image_score)}
     for name, perturb in PERTURBATIONS.items():
         scores = []
         for start in range(0, len(images), settings.batch_size):
             batch = images[start : start + settings.batch_size]
-            batch = [_resized(perturb(image), size) for image in batch]
+            batch = [features.framing.apply(perturb(image))[0] for image in batch]
             x = project(patch_features(trunk, np.stack(batch)), settings)
             scores.append(gaussian.score(x).cpu().numpy())
         result[name] = image_scores(np.concatenate(scores), settings.image_score)
@@ -1693,9 +1838,16 @@ def evaluate(settings):
 
     What the labels or masks do not allow is None; `null_reasons` says why.
     """
-    detection = detect(settings)
-    settings, dataset = detection.settings, detection.dataset
-    labels = read_labels(dataset)
+    settings = resolve_backbone(settings)
+    dataset = load_dataset(settings.data, settings.category)
+    key = _key(settings, dataset, [field.name for field in fields(settings)])
+    key["truth"] = truth_fingerprint(dataset)
+    return _evaluate(key, settings, dataset)
+
+
+@cached
+def _evaluate(key, settings, dataset):
+    detection, labels = detect(settings), read_labels(dataset)
     is_bad, scores = labels.is_bad, detection.test_scores
 
     def interval(metric, values=scores):
@@ -1798,9 +1950,7 @@ def pixel_figures(detection, labels):
             shape = read_image(path).shape[:2]
             mask = read_mask(labels.masks[i], shape) if labels.masks[i] else None
             masks.append(np.zeros(shape, bool) if mask is None else mask)
-            size = (detection.settings.image_size,) * 2
-            smooth = anomaly_map(detection.test[i], size, detection.settings.sigma)
-            maps.append(anomaly_map(smooth, shape))
+            maps.append(detection.map(i, shape))
     metrics = (pixel_auroc, aupro, pixel_average_precision, aupimo)
     return {m.__name__: m(maps, masks) if any(labels.masks) else None for m in metrics}
 

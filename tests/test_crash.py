@@ -30,11 +30,10 @@ CATEGORY = "<b>榛 子 🌰"
 def work(settings):
     """What the notebooks compute and write, without their kernels."""
     detection = hp.detect(settings)
-    size = (settings.image_size, settings.image_size)
     maps = hp.anomaly_maps(detection.normal, settings.image_size, settings.sigma)
     scale = fg.map_scale(maps)
-    for path, patches in zip(detection.dataset.test, detection.test, strict=True):
-        anomaly = hp.anomaly_map(patches, size, settings.sigma)
+    for index, path in enumerate(detection.dataset.test):
+        anomaly = detection.map(index)
         panel = fg.heatmap_panel(hp.read_image(path), anomaly, scale, settings.colormap)
         name = f"heatmap_{path.stem}.png"
         hp.write_image(settings.output / "heatmaps" / name, panel)

@@ -107,3 +107,9 @@ def test_a_log_of_an_earlier_failure_goes(tmp_path, monkeypatch):
 def test_summary(auroc, interval, line):
     metrics = {"category": "nut", "auroc": auroc, "auroc_ci95": interval}
     assert main.summary(metrics) == line
+
+
+def test_the_report_comes_last_and_the_explorer_is_not_run():
+    stems = [path.stem for path in main.NOTEBOOKS]
+    assert [stem[:2] for stem in stems] == ["01", "02", "03", "04", "05", "06"]
+    assert stems[-1] == "06_report"  # what `export` reads

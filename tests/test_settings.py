@@ -101,7 +101,7 @@ def test_output_may_not_go_to_the_images_by_a_link(tmp_path):
 
 def test_notebooks_have_every_parameter_with_its_default():
     default = hp.Settings()
-    for path in main.NOTEBOOKS:
+    for path in (hp.ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         tagged = [c for c in cells if c["metadata"].get("tags") == ["parameters"]]
         names = {}
@@ -129,14 +129,14 @@ def test_notebooks_have_every_parameter_with_its_default():
     ],
 )
 def test_typed(name, text, value):
-    typed = main.typed(name, text)
-    assert typed == (name, value) and type(typed[1]) is type(value)
+    typed = hp.typed([(name, text)])
+    assert typed == {name: value} and type(typed[name]) is type(value)
 
 
 @pytest.mark.parametrize("name", ["", "Category", "imagesize", "__class__", "data"])
 def test_unknown_names_are_refused_and_the_valid_named(name):
     with pytest.raises(hp.InputError) as caught:
-        main.typed(name, "1")
+        hp.typed([(name, "1")])
     assert all(valid in str(caught.value) for valid in NAMES)
 
 

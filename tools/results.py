@@ -10,7 +10,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import helpers as hp
-from main import typed
 
 
 def cell(labels, scores, seed=0):
@@ -42,8 +41,7 @@ def main():
     parser.add_argument("dataset_path", nargs="?", default="")
     parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters")
     options = parser.parse_args()
-    parameters = dict(typed(name, text) for name, text in options.parameters)
-    base = {"dataset_path": options.dataset_path, **parameters}
+    base = {"dataset_path": options.dataset_path, **hp.typed(options.parameters)}
     print(
         "| | assignment, AUROC | default, AUROC | FPR / recall | pixel AUROC / AUPRO |"
     )
