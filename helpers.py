@@ -496,7 +496,7 @@ def data_fingerprint(dataset: Dataset) -> str:
 
 def truth_fingerprint(dataset: Dataset) -> str:
     """SHA-256 of the label file and of all masks, of what there is of them."""
-    masks = _images(dataset.root / dataset.category / "ground_truth", optional=True)
+    masks = list_images(dataset.root / dataset.category / "ground_truth", optional=True)
     labels = dataset.root / LABEL_FILE
     return _fingerprint(dataset.root, masks + [labels] * os.path.lexists(labels))
 

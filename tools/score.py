@@ -61,10 +61,11 @@ def score(paths, settings, out=None):
     scale = fg.map_scale(hp.anomaly_maps(model.normal, size, settings.sigma))
     names = set()
     for path in paths:
-        patches = model.score(hp.read_image(path, (size, size))[None])  # (1, h, w)
+        image = hp.read_image(path)
+        patches, windows = model.score([image])  # (1, h, w), (1, 4)
         value = hp.image_scores(patches, settings.image_score)[0]
-        heat = hp.anomaly_map(patches[0], (size, size), settings.sigma)
-        panel = fg.heatmap_panel(hp.read_image(path), heat, scale, settings.colormap)
+        heat = hp.anomaly_map(patches[0], (size, size), settings.sigma, windows[0])
+        panel = fg.heatmap_panel(image, heat, scale, settings.colormap)
         name, count = path.stem, 1
         while name.casefold() in names:  # the same name in another folder
             name, count = f"{path.stem}_{count + 1}", count + 1
