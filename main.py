@@ -12,6 +12,7 @@ is told at length in report/error.log.
 
 import os
 import signal
+import site
 import sys
 
 if __name__ == "__main__":
@@ -44,6 +45,7 @@ from export import export_report
 
 # without 07, the explorer, which writes nothing and wants a hand that moves it
 NOTEBOOKS = sorted((hp.ROOT / "notebooks").glob("0[1-6]_*.ipynb"))
+DASK_SECONDS = 10  # within which the scheduler has to answer
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,12 +72,18 @@ def parse(argv):
         help="set a parameter of the notebooks",
     )
     parser.add_argument("--no-pdf", action="store_true", help="HTML only")
-    parser.add_argument(
+    spread = parser.add_mutually_exclusive_group()
+    spread.add_argument(
         "--jobs",
         type=int,
         default=1,
         metavar="N",
         help="categories that run side by side",
+    )
+    spread.add_argument(
+        "--dask",
+        metavar="SCHEDULER",
+        help="address of a Dask cluster that runs the categories",
     )
     options = parser.parse_args(argv)
     if options.jobs < 1:
@@ -143,7 +151,33 @@ def run_category(settings, pdf):
     )
 
 
-def run(base, names, pdf, jobs):
+@contextmanager
+def side_by_side(jobs, scheduler):
+    """A joblib.Parallel of processes here, or of a cluster that sees the same files.
+
+    The processes share the cores: joblib gives each cores // jobs threads.
+    """
+    if scheduler is None:
+        yield joblib.Parallel(n_jobs=jobs)
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        remedy = "pip install distributed"
+        raise hp.InputError(f"--dask needs a package: {remedy}") from error
+    try:
+        client = Client(scheduler, timeout=DASK_SECONDS)
+    except Exception as error:  # what is no scheduler may answer anything
+        raise hp.InputError(
+            f"--dask {scheduler}: no scheduler answers there within {DASK_SECONDS} s"
+        ) from error
+    with client:
+        client.run(site.addsitedir, str(hp.ROOT))  # where workers find the helpers
+        with joblib.parallel_config(backend="dask", client=client):
+            yield joblib.Parallel(n_jobs=-1)
+
+
+def run(base, names, pdf, jobs=1, scheduler=None):
     """Everything; the last lines sum up each category."""
     for name in names:  # what is wrong with the input is said before anything is run
         hp.read_labels(hp.load_dataset(base.data, name))
@@ -155,8 +189,8 @@ def run(base, names, pdf, jobs):
         check_writable(folder)
     for folder in (hp.cache_folder(), base.output.parent, *folders):
         hp.sweep(folder)
-    jobs = min(jobs, len(runs))
-    joblib.Parallel(n_jobs=jobs)(joblib.delayed(run_category)(s, pdf) for s in runs)
+    with side_by_side(min(jobs, len(runs)), scheduler) as parallel:
+        parallel(joblib.delayed(run_category)(settings, pdf) for settings in runs)
     if len(runs) > 1:
         export_report(folders, base.output.parent, base.lang, pdf)
     reports = base.output.parent if len(runs) > 1 else folders[0]
@@ -200,7 +234,7 @@ def main(argv=None):
         if not names:
             raise hp.InputError(f"{base.data}: no category, a folder with train/good")
         log = base.output.parent / "error.log"
-        run(base, names, not options.no_pdf, options.jobs)
+        run(base, names, not options.no_pdf, options.jobs, options.dask)
         log.unlink(missing_ok=True)
         return 0
     except KeyboardInterrupt:
