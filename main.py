@@ -25,6 +25,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, leave)
 
 import argparse
+import asyncio
 import json
 import tempfile
 import time
@@ -161,11 +162,19 @@ def side_by_side(jobs, scheduler):
         yield joblib.Parallel(n_jobs=jobs)
         return
     try:
-        from distributed import Client
+        from distributed import Client, Security
+        from distributed.comm import connect
     except ImportError as error:
         remedy = "pip install distributed"
         raise hp.InputError(f"--dask needs a package: {remedy}") from error
+
+    async def reach():  # Client itself waits for ever where nobody speaks
+        async with asyncio.timeout(DASK_SECONDS):
+            arguments = Security().get_connection_args("client")
+            (await connect(scheduler, **arguments)).abort()
+
     try:
+        asyncio.run(reach())
         client = Client(scheduler, timeout=DASK_SECONDS)
     except Exception as error:  # what is no scheduler may answer anything
         raise hp.InputError(

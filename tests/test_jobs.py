@@ -63,14 +63,21 @@ def test_jobs_give_the_same_bytes(tiny, tmp_path, serial):
     assert outputs(tmp_path / "out") == serial
 
 
-@pytest.mark.parametrize("jobs", [2, 3])
-def test_jobs_share_the_cores(jobs, monkeypatch):
+@pytest.mark.parametrize("cores, jobs", [(8, 2), (8, 3), (2, 3), (None, 2)])
+def test_jobs_share_the_cores(cores, jobs, monkeypatch):
     for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("joblib.externals.loky.backend.context.os.cpu_count", lambda: 8)
+    if cores:
+        monkeypatch.setattr("joblib._parallel_backends.cpu_count", lambda: cores)
+    share = max((cores or joblib.cpu_count()) // jobs, 1)
     with main.side_by_side(jobs, None) as parallel:
-        threads = parallel(joblib.delayed(torch.get_num_threads)() for _ in range(jobs))
-    assert threads == [max(joblib.cpu_count() // jobs, 1)] * jobs
+        told = parallel(
+            joblib.delayed(os.getenv)("OMP_NUM_THREADS") for _ in range(jobs)
+        )
+        taken = parallel(joblib.delayed(torch.get_num_threads)() for _ in range(jobs))
+    assert told == [str(share)] * jobs
+    # torch takes no more than the machine has
+    assert taken == [min(share, joblib.cpu_count())] * jobs
 
 
 def test_dask_gives_the_same_bytes(tiny, tmp_path, serial):
@@ -84,13 +91,19 @@ def test_dask_gives_the_same_bytes(tiny, tmp_path, serial):
     assert outputs(tmp_path / "out") == serial
 
 
-@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:{port}"])
-@pytest.mark.parametrize("answers", [False, True])
-def test_no_scheduler_is_one_line(address, answers, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    "address, listens",
+    [
+        ("nonsense", False),
+        ("tcp://127.0.0.1:{port}", False),
+        ("tcp://127.0.0.1:{port}", True),  # takes the connection, and is silent
+    ],
+)
+def test_no_scheduler_is_one_line(address, listens, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(main, "DASK_SECONDS", 1)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        if answers:  # takes the connection, and is silent
+        if listens:
             server.listen()
         address = address.format(port=server.getsockname()[1])
         arguments = ["--dask", address, "-p", "visualization_dir", str(tmp_path)]
