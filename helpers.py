@@ -662,7 +662,7 @@ BACKBONES = {
     "efficientnet_lite2": Backbone(
         build=_efficientnet_lite2,
         stages=_efficientnet_stages,
-        layers=("stage3", "stage4", "stage5"),
+        layers=("stage2", "stage3", "stage4", "stage5"),  # strides 4, 8, 16, 16
         weights=_efficientnet_lite2_weights,
         mean=(127 / 255,) * 3,  # as in its training
         std=(128 / 255,) * 3,
@@ -871,6 +871,7 @@ def _sha256(path):
 #   position  W = I, base_p = rho_p tr(S_p) / D  (PaDiM with OAS shrinkage)
 #   shrunk    W whitens the pooled covariance, base = SHRINKAGE
 
+STRIDE = 8  # pixels from patch to patch, or more
 PROJECTION = 256  # dimensions kept of a patch feature that has more
 SHRINKAGE = 0.3  # weight of the pooled covariance in `shrunk`
 RIDGE = 1e-3  # added to a covariance's diagonal, in units of its mean
@@ -892,16 +893,22 @@ def semi_orthogonal(dim, k, seed=0):
     return torch.from_numpy(q * np.sign(np.diag(r))).float()
 
 
-def join_layers(maps):
-    """Tapped maps [(B, C_l, h_l, w_l)] as patch features (B, h, w, sum of C_l).
+def join_layers(maps, image_shape):
+    """Tapped maps [(B, C_l, h_l, w_l)] of images (H, W) as patches (B, h, w, sum C_l).
 
-    All are brought to the first one's grid (bilinear) and put side by side.
+    All are brought to the grid of the first, or of one patch per STRIDE pixels if that
+    is coarser: finer ones averaged, coarser ones enlarged (bilinear). Then they are put
+    side by side.
     """
-    grid = maps[0].shape[-2:]
-    maps = [
-        m if m.shape[-2:] == grid else F.interpolate(m, grid, mode="bilinear")
-        for m in maps
-    ]
+    sides = zip(maps[0].shape[-2:], image_shape, strict=True)
+    grid = tuple(min(side, ceil(pixels / STRIDE)) for side, pixels in sides)
+
+    def resized(m):
+        if m.shape[-2] > grid[0]:
+            return F.adaptive_avg_pool2d(m, grid)
+        return F.interpolate(m, grid, mode="bilinear") if m.shape[-2:] != grid else m
+
+    maps = [resized(m) for m in maps]
     return torch.cat(maps, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, D)
 
 
@@ -1539,7 +1546,7 @@ def patch_features(trunk, images):
     while True:
         try:
             parts = [
-                join_layers(trunk(part.to(device)))
+                join_layers(trunk(part.to(device)), part.shape[-2:])
                 for part in pixels.split(trunk.limit)
             ]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -1907,9 +1914,9 @@ def _evaluate(key, settings, dataset):
     }
 
 
-def steadiness_table(settings, is_bad, threshold):
+def steadiness_table(settings, is_bad, threshold, limit=24):
     """AUROC and false-positive rate of perturbed test images, a row each."""
-    picks, scores = steadiness(settings)
+    picks, scores = steadiness(settings, limit)
     is_bad = is_bad[picks]
     return [
         {

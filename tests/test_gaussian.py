@@ -104,11 +104,18 @@ def test_cross_validation_of_one_image_is_refused():
 
 def test_layers_are_joined_on_the_first_grid():
     fine, coarse = torch.randn(2, 4, 6, 4), torch.randn(2, 6, 3, 2)
-    joined = hp.join_layers([fine, coarse])  # (2, 6, 4, 10)
+    joined = hp.join_layers([fine, coarse], (48, 32))  # (2, 6, 4, 10)
     assert joined.shape == (2, 6, 4, 10)
     assert torch.equal(joined[..., :4], fine.permute(0, 2, 3, 1))
     up = torch.nn.Upsample(size=(6, 4), mode="bilinear")(coarse)
     assert torch.allclose(joined[..., 4:], up.permute(0, 2, 3, 1))
+
+
+def test_finer_layers_are_averaged_to_a_patch_per_stride():
+    fine, coarse = torch.randn(2, 4, 12, 8), torch.randn(2, 6, 3, 2)
+    joined = hp.join_layers([fine, coarse], (48, 32))  # (2, 6, 4, 10)
+    mean = fine.reshape(2, 4, 6, 2, 4, 2).mean((3, 5))
+    assert torch.allclose(joined[..., :4], mean.permute(0, 2, 3, 1), atol=1e-6)
 
 
 def test_projection_is_orthonormal_and_reproducible():

@@ -32,8 +32,16 @@ def row(settings):
     decision = hp.classification_metrics(labels.is_bad, flagged)
     rates = f"{decision['false_positive_rate']:.3f} / {decision['recall']:.3f}"
     figures = cell(labels, whole), cell(labels, detection.test_scores), rates, pixels
+    days = hp.steadiness_table(
+        settings, labels.is_bad, detection.threshold.threshold, limit=len(labels.is_bad)
+    )
+    worst = [
+        worst(day[key] for day in days)
+        for worst, key in ((min, "auroc"), (max, "false_positive_rate"))
+    ]
     name = f"{settings.category}, `{detection.settings.backbone}`"
-    return "| " + " | ".join((name, *figures)) + " |"
+    day = f"{worst[0]:.4f} / {worst[1]:.3f}"
+    return "| " + " | ".join((name, *figures, day)) + " |"
 
 
 def main():
@@ -43,9 +51,10 @@ def main():
     options = parser.parse_args()
     base = {"dataset_path": options.dataset_path, **hp.typed(options.parameters)}
     print(
-        "| | assignment, AUROC | default, AUROC | FPR / recall | pixel AUROC / AUPRO |"
+        "| | assignment, AUROC | default, AUROC | FPR / recall | pixel AUROC / AUPRO "
+        "| worst day, AUROC / FPR |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|")
     for name in hp.categories(hp.Settings(**base).data):
         print(row(hp.Settings(**base | {"category": name})), flush=True)
 
