@@ -37,16 +37,31 @@ import helpers as hp
 
 SHARED = Path(os.environ.get("ANOMALY_SHARED", hp.ROOT.parent / "shared"))
 LONG = 120  # seconds, after which a row is not run again
-COUNTS, QUICK = (50, 100, 200), (4, 8, 16)  # images to fit
+COUNTS, QUICK = (50, 100, 200), (4, 8)  # images to fit
 LARGE = 391, 512  # images to fit, pixels
 SUBSET = 5  # images on which the assignment's procedure is timed
+ROWS = {
+    "decode": "decode",
+    "forward": "bare forward pass",
+    "floor": "**floor**: decode + bare forward pass",
+    "fit_and_score": "fit and score, from files",
+    "fit": "– fit and cross-validation, from features",
+    "scoring": "– test images, from features to anomaly maps",
+    "heat_maps": "heat-map figures",
+    "whole_run": "`main.py`, cold, with PDF",
+    "second_run": "`main.py` again, nothing changed",
+    "second_stages": "– its stages",
+    "scipy_fit": "assignment: `np.cov` and `np.linalg.inv`",
+    "scipy_scoring": "assignment: SciPy's `mahalanobis` per patch, to maps ¹",
+    "matplotlib": "assignment: a matplotlib figure per image ¹",
+}
 
 # -------------------------------------------------------------------- measurements
 # Each takes settings and returns {row: (seconds, images)}.
 
 
 def clock(work):
-    """Seconds that work() takes, the accelerator's included, and its result."""
+    """Seconds that work() takes, an accelerator's included, and its result."""
     start = time.perf_counter()
     result = work()
     if torch.cuda.is_available():
@@ -54,27 +69,26 @@ def clock(work):
     return time.perf_counter() - start, result
 
 
-def batches(settings):
+def read_all(settings):
     dataset = hp.load_dataset(settings.data, settings.category)
     paths = dataset.train_good + dataset.train_bad + dataset.test
-    return hp.read_batches(paths, settings.image_size, settings.batch_size)
+    with ThreadPoolExecutor() as pool:
+        size = (settings.image_size,) * 2
+        return np.stack([*pool.map(lambda path: hp.read_image(path, size), paths)])
 
 
 def decode(settings):
-    seconds, images = clock(lambda: sum(map(len, batches(settings))))
-    return {"decode": (seconds, images)}
+    seconds, images = clock(lambda: read_all(settings))
+    return {"decode": (seconds, len(images))}
 
 
 @torch.inference_mode()
 def forward(settings):
-    trunk, ready = hp.load_trunk(settings), list(batches(settings))
+    trunk, images = hp.load_trunk(settings), read_all(settings)
+    batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(settings.batch_size)
     device = trunk.mean.device
-
-    def work():
-        for images in ready:
-            trunk(torch.from_numpy(images).permute(0, 3, 1, 2).to(device))
-
-    return {"forward": (clock(work)[0], sum(map(len, ready)))}
+    seconds, _ = clock(lambda: [trunk(x.to(device)) and None for x in batches])
+    return {"forward": (seconds, len(images))}
 
 
 def fit_and_score(settings):
@@ -85,36 +99,34 @@ def fit_and_score(settings):
 
 def statistics(settings):
     """From features in memory."""
-    features = hp.extract_features(settings)
-    fit = {"covariance": settings.covariance}
-    folds, _ = clock(lambda: hp.cross_validated_scores(features.good, **fit))
-    fitted, gaussian = clock(lambda: hp.fit_gaussian(features.good, **fit))
+    features, which = hp.extract_features(settings), settings.covariance
+    good, test = features.good, features.test
+    folds, _ = clock(lambda: hp.cross_validated_scores(good, covariance=which))
+    fitted, gaussian = clock(lambda: hp.fit_gaussian(good, which))
 
     def score():
-        scores = gaussian.score(features.test).cpu().numpy()
+        scores = gaussian.score(test).cpu().numpy()
         return hp.anomaly_maps(scores, settings.image_size, settings.sigma)
 
-    return {
-        "fit": (folds + fitted, len(features.good)),
-        "scoring": (clock(score)[0], len(features.test)),
-    }
+    scored, _ = clock(score)
+    return {"fit": (folds + fitted, len(good)), "scoring": (scored, len(test))}
 
 
 def heat_maps(settings):
     """As notebook 04 draws them."""
     detection = hp.detect(settings)
-    size, sigma = (settings.image_size,) * 2, settings.sigma
+    sigma = settings.sigma
     normal = hp.anomaly_maps(detection.normal, settings.image_size, sigma)
     scale = fg.map_scale(normal)
 
-    def draw(path, patches):
-        anomaly = hp.anomaly_map(patches, size, sigma)
-        panel = fg.heatmap_panel(hp.read_image(path), anomaly, scale)
+    def draw(index):
+        path = detection.dataset.test[index]
+        panel = fg.heatmap_panel(hp.read_image(path), detection.map(index), scale)
         hp.write_image(settings.output / f"{path.stem}.png", panel)
 
     def work():
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(draw, detection.dataset.test, detection.test))
+            return list(pool.map(draw, range(len(detection.test))))
 
     seconds, drawn = clock(work)
     return {"heat_maps": (seconds, len(drawn))}
@@ -131,57 +143,54 @@ def assignment(settings):
         ridge = 1e-3 * np.eye(flat.shape[1])
         return flat.mean(axis=0), np.linalg.inv(np.cov(flat, rowvar=False) + ridge)
 
-    def score():
-        return [
-            hp.anomaly_map(
-                [[mahalanobis(v, mean, inverse) for v in row] for row in patches],
-                size,
-                settings.sigma,
-            )
-            for patches in test
-        ]
+    def score(patches):
+        scores = [[mahalanobis(x, mean, inverse) for x in row] for row in patches]
+        return hp.anomaly_map(scores, size, settings.sigma)
 
-    def draw():
-        for path, scores in zip(paths, maps, strict=True):
-            image = hp.read_image(path, size)
-            figure, axes = plt.subplots(1, 3, figsize=(12, 4))
-            axes[0].imshow(image)
-            figure.colorbar(axes[1].imshow(scores, cmap="jet"), ax=axes[1])
-            axes[2].imshow(image)
-            axes[2].imshow(scores, cmap="jet", alpha=0.5)
-            hp.write_file(settings.output / f"{path.stem}.png", fg.encode(figure)[1])
+    def draw(path, scores):
+        image = hp.read_image(path, size)
+        figure, axes = plt.subplots(1, 3, figsize=(12, 4))
+        axes[0].imshow(image)
+        figure.colorbar(axes[1].imshow(scores, cmap="jet"), ax=axes[1])
+        axes[2].imshow(image)
+        axes[2].imshow(scores, cmap="jet", alpha=0.5)
+        hp.write_file(settings.output / f"{path.stem}.png", fg.encode(figure)[1])
 
     plt.switch_backend("agg")
     fitted, (mean, inverse) = clock(fit)
-    scored, maps = clock(score)
-    drawn, _ = clock(draw)
-    share = len(paths) / total
+    scored, maps = clock(lambda: [*map(score, test)])
+    drawn, _ = clock(lambda: [*map(draw, paths, maps)])
+    scale = total / len(paths)
     return {
         "scipy_fit": (fitted, len(features.good)),
-        "scipy_scoring": (scored / share, total),
-        "matplotlib": (drawn / share, total),
+        "scipy_scoring": (scored * scale, total),
+        "matplotlib": (drawn * scale, total),
     }
 
 
 def whole_run(settings):
-    """main.py with its imports, kernels and PDF, and what it says its stages took."""
+    """main.py with its imports, kernel and PDF."""
+    return {"whole_run": run_main(settings)[0]}
+
+
+def second_run(settings):
+    whole, stages = run_main(settings)
+    return {"second_run": whole, "second_stages": stages}
+
+
+def run_main(settings):
     command = [sys.executable, str(hp.ROOT / "main.py")]
     for name, value in asdict(settings).items():
         command += ["-p", name, str(value)]
     options = {"check": True, "stdout": subprocess.PIPE, "text": True}
     seconds, done = clock(lambda: subprocess.run(command, **options))
     stages = float(re.search(r"features and scores +([\d.]+) s", done.stdout)[1])
-    images = sum(map(len, batches(settings)))
-    return {"whole_run": (seconds, images), "stages": (stages, images)}
-
-
-def second_run(settings):
-    found = whole_run(settings)
-    return {"second_run": found["whole_run"], "stages": found["stages"]}
+    images = len(read_all(settings))
+    return (seconds, images), (stages, images)
 
 
 def answer(task, settings):
-    """Print {row: (seconds, images)} and the peak memory of this process in MB."""
+    """Print {row: (seconds, images)} and the peak memory in MB."""
     found, peak = globals()[task](hp.Settings(**json.loads(settings))), hp.peak_rss_mb()
     if task in ("whole_run", "second_run"):  # the largest of its processes
         unit = 1 if sys.platform == "darwin" else 1024
@@ -202,22 +211,6 @@ def ask(task, settings, work):
 
 
 # -------------------------------------------------------------------------- report
-
-ROWS = {
-    "decode": "decode",
-    "forward": "bare forward pass",
-    "floor": "**floor**: decode + bare forward pass",
-    "fit_and_score": "fit and score, from files",
-    "fit": "– of which fit and cross-validation, from features",
-    "scoring": "– of which features of test images to anomaly maps",
-    "heat_maps": "heat-map figures",
-    "whole_run": "`main.py`, one category, cold, with PDF",
-    "second_run": "`main.py` again, nothing changed",
-    "stages": "– of which stages",
-    "scipy_fit": "assignment: `np.cov` + `np.linalg.inv`",
-    "scipy_scoring": "assignment: SciPy's `mahalanobis` per patch, to maps ¹",
-    "matplotlib": "assignment: a matplotlib figure per image ¹",
-}
 
 
 def copy_images(dataset, root, fit, test):
@@ -253,29 +246,26 @@ def with_weights(settings, folder):
 
 def measure(settings, work, counts, large, runs):
     """{row: [(seconds, images, peak memory)]}, the rows taking turns."""
-    dataset = hp.load_dataset(settings.data, settings.category)
     tasks = ("decode", "forward", "fit_and_score", "statistics", "heat_maps")
     tasks += ("assignment", "whole_run", "second_run")
     steps = [(task, settings, "") for task in tasks]
     sizes = [(count, settings.image_size) for count in counts]
     sizes += [(counts[0], 2 * settings.image_size)] + [LARGE] * large
+    dataset = hp.load_dataset(settings.data, settings.category)
     for count, size in sizes:
         root = work / str(count)
         if not root.exists():
             copy_images(dataset, root, count, count // 4)
         grown = replace(settings, dataset_path=str(root), image_size=size)
-        name = f"growth: {count} + {count // 4} images, {size} px"
+        name = f"fit and score, {count} + {count // 4} images, {size} px"
         steps.append(("fit_and_score", grown, name))
     found, slow = defaultdict(list), set()
     for _ in range(runs):
-        for step in steps:
-            if step in slow:
-                continue
+        for step in [step for step in steps if step not in slow]:
             parts, peak = ask(*step[:2], work)
             for row, (seconds, images) in parts.items():
-                name = step[2] or row
-                found[name].append((seconds, images, peak))
-                print(f"{name}: {seconds:.2f} s", file=sys.stderr, flush=True)
+                found[step[2] or row].append((seconds, images, peak))
+                print(f"{step[2] or row}: {seconds:.2f} s", file=sys.stderr, flush=True)
                 slow |= {step} if seconds > LONG else set()
     found["floor"] = [
         (a[0] + b[0], a[1], max(a[2], b[2]))
@@ -289,17 +279,26 @@ def summarise(found, settings, weights):
     middle = {name: [*map(median, zip(*f, strict=True))] for name, f in found.items()}
     seconds = {name: values[0] for name, values in middle.items()}
     names = [*ROWS, *(name for name in found if name not in ROWS)]
-    device = hp.pick_device(settings.device)
+    keys = ("seconds", "images", "peak_rss_mb", "ms_per_image", "over_floor", "runs")
+    floor, device = seconds["floor"], hp.pick_device(settings.device)
     cuda = {"gpu": torch.cuda.get_device_name()} if device.type == "cuda" else {}
-    machine = {"cores": joblib.cpu_count(), "torch threads": torch.get_num_threads()}
-    machine |= {"system": f"{platform.system()} {platform.machine()}"}
-    machine |= {"device": device.type, **cuda, **hp.versions()}
-    floor = seconds["floor"]
+    rows = [
+        (*middle[name], 1000 * seconds[name] / middle[name][1], seconds[name] / floor)
+        for name in names
+    ]
     return {
         "backbone": settings.backbone,
         "weights": weights,
         "category": settings.category,
         "image_size": settings.image_size,
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": joblib.cpu_count(),
+            "torch threads": torch.get_num_threads(),
+            "device": device.type,
+            **cuda,
+            **hp.versions(),
+        },
         "floor_s": floor,
         "ratios": {
             "fit_and_score": seconds["fit_and_score"] / floor,
@@ -309,52 +308,37 @@ def summarise(found, settings, weights):
         },
         "peak_rss_mb": {name: middle[name][2] for name in names},
         "rows": [
-            {
-                "row": name,
-                "what": ROWS.get(name, name),
-                "seconds": seconds[name],
-                "images": middle[name][1],
-                "ms_per_image": 1000 * seconds[name] / middle[name][1],
-                "over_floor": seconds[name] / floor,
-                "peak_rss_mb": middle[name][2],
-                "runs": len(found[name]),
-            }
-            for name in names
+            {"row": name, "what": ROWS.get(name, name)}
+            | dict(zip(keys, (*row, len(found[name])), strict=True))
+            for name, row in zip(names, rows, strict=True)
         ],
-        "machine": machine,
     }
+
+
+TABLE = """\
+`{backbone}` with {weights} weights, {category}, {image_size} px; {machine}
+
+| | seconds | images | ms per image | × floor | peak MB | runs |
+|---|---|---|---|---|---|---|
+{rows}
+
+Fit and score: {fit_and_score:.2f} × floor. Whole run: {whole_run:.2f} × floor.
+Second run: {second_run:.2f} × the first.
+SciPy's loop: {scipy_over_ours_scoring:.1f} × our scoring.
+
+Medians. Memory is that of the process, for `main.py` of the largest of its processes.
+¹ Timed on at most {subset} images and scaled to all.
+"""
+ROW = "| {what} | {seconds:.2f} | {images:.0f} | {ms_per_image:.2f} | "
+ROW += "{over_floor:.3f} | {peak_rss_mb:.0f} | {runs} |"
 
 
 def table(result):
     """benchmark.md."""
-    ratios = result["ratios"]
-    lines = [
-        f"`{result['backbone']}` with {result['weights']} weights, "
-        f"{result['category']}, {result['image_size']} px; "
-        + ", ".join(f"{k} {v}" for k, v in result["machine"].items()),
-        "",
-        "| | seconds | images | ms per image | × floor | peak MB | runs |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        numbers = f"{row['seconds']:.2f} | {row['images']:.0f} | "
-        numbers += f"{row['ms_per_image']:.2f} | {row['over_floor']:.3f} | "
-        numbers += f"{row['peak_rss_mb']:.0f} | {row['runs']}"
-        lines.append(f"| {row['what']} | {numbers} |")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Fit and score: {ratios['fit_and_score']:.2f} × floor. "
-            f"Whole run: {ratios['whole_run']:.2f} × floor, "
-            f"a second one {ratios['second_run']:.2f} × the first. "
-            f"SciPy's loop: {ratios['scipy_over_ours_scoring']:.1f} × our scoring.",
-            "",
-            "Medians. Memory is that of the process, for `main.py` of its largest. "
-            f"¹ Timed on at most {SUBSET} images and scaled to all.",
-            "",
-        ]
-    )
+    rows = "\n".join(ROW.format(**row) for row in result["rows"])
+    machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    changed = {"rows": rows, "machine": machine, "subset": SUBSET}
+    return TABLE.format(**result | result["ratios"] | changed)
 
 
 def parse(argv):
@@ -375,9 +359,9 @@ def parse(argv):
 
 def main(argv=None):
     """Exit status: 0 done, 2 bad input (one line on stderr)."""
+    options = parse(argv)
+    names = ("dataset_path", "backbone", "weights", "category", "image_size")
     try:
-        options = parse(argv)
-        names = ("dataset_path", "backbone", "weights", "category", "image_size")
         settings = hp.Settings(**{name: getattr(options, name) for name in names})
         dataset = hp.load_dataset(settings.data, settings.category)
         with tempfile.TemporaryDirectory(prefix="anomaly-benchmark-") as folder:
