@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report test lab clean
+.PHONY: report test lab bench clean
 
 report: .venv/runtime  ## run every notebook on the bundled data and write report/
 	$(BIN)/python main.py
@@ -14,6 +14,9 @@ test: .venv/develop  ## the test suite
 
 lab: .venv/runtime  ## open the notebooks
 	$(BIN)/jupyter lab notebooks
+
+bench: .venv/runtime  ## time, memory and growth against decoding and the bare network
+	$(BIN)/python tools/benchmark.py
 
 clean:  ## remove the environment and the stage cache
 	rm -rf .venv .cache

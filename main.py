@@ -12,6 +12,7 @@ is told at length in report/error.log.
 
 import os
 import signal
+import site
 import sys
 
 if __name__ == "__main__":
@@ -24,17 +25,20 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, leave)
 
 import argparse
+import asyncio
 import json
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import joblib
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from papermill.exceptions import PapermillExecutionError
 
 import helpers as hp
@@ -42,6 +46,7 @@ from export import export_report
 
 # without 07, the explorer, which writes nothing and wants a hand that moves it
 NOTEBOOKS = sorted((hp.ROOT / "notebooks").glob("0[1-6]_*.ipynb"))
+DASK_SECONDS = 10  # within which the scheduler has to answer
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,12 +73,18 @@ def parse(argv):
         help="set a parameter of the notebooks",
     )
     parser.add_argument("--no-pdf", action="store_true", help="HTML only")
-    parser.add_argument(
+    spread = parser.add_mutually_exclusive_group()
+    spread.add_argument(
         "--jobs",
         type=int,
         default=1,
         metavar="N",
         help="categories that run side by side",
+    )
+    spread.add_argument(
+        "--dask",
+        metavar="SCHEDULER",
+        help="address of a Dask cluster that runs the categories",
     )
     options = parser.parse_args(argv)
     if options.jobs < 1:
@@ -81,8 +92,32 @@ def parse(argv):
     return hp.typed(options.parameters), options
 
 
-def execute(notebook, target, parameters):
+@contextmanager
+def shared_kernel():
+    """A kernel for several notebooks, since its start and imports take seconds."""
+    manager = AsyncKernelManager(kernel_name="python3")  # papermill starts it
+    try:
+        yield manager
+    finally:
+        if manager.has_kernel:
+            run_sync(manager.shutdown_kernel)(now=True)
+
+
+async def forget(manager):
+    """Empty the kernel: a notebook sees nothing of the one before it."""
+    client = manager.client()
+    client.start_channels()
+    try:
+        await client.wait_for_ready(timeout=60)
+        await client.execute("get_ipython().reset()", silent=True, reply=True)
+    finally:
+        client.stop_channels()
+
+
+def execute(notebook, target, parameters, manager):
     """Run one notebook into `target`, which is replaced only by a whole one."""
+    if manager.has_kernel:
+        run_sync(forget)(manager)
     executed = papermill.execute_notebook(
         notebook,
         None,
@@ -90,6 +125,7 @@ def execute(notebook, target, parameters):
         kernel_name="python3",
         cwd=notebook.parent,
         progress_bar=False,
+        km=manager,
         extra_arguments=[
             "--log-level=CRITICAL"
         ],  # of the kernel: no warnings of its own
@@ -107,15 +143,50 @@ def run_category(settings, pdf):
         print(f"{name}: {what:<24}{time.perf_counter() - start:7.1f} s", flush=True)
 
     step("features and scores", hp.detect, settings)
-    for notebook in NOTEBOOKS:
-        target = settings.output / notebook.name
-        step(notebook.stem, execute, notebook, target, parameters)
+    with shared_kernel() as manager:
+        for notebook in NOTEBOOKS:
+            target = settings.output / notebook.name
+            step(notebook.stem, execute, notebook, target, parameters, manager)
     step(
         "report", export_report, [settings.output], settings.output, settings.lang, pdf
     )
 
 
-def run(base, names, pdf, jobs):
+@contextmanager
+def side_by_side(jobs, scheduler):
+    """A joblib.Parallel of processes here, or of a cluster that sees the same files.
+
+    The processes share the cores: joblib gives each cores // jobs threads.
+    """
+    if scheduler is None:
+        yield joblib.Parallel(n_jobs=jobs)
+        return
+    try:
+        from distributed import Client, Security
+        from distributed.comm import connect
+    except ImportError as error:
+        remedy = "pip install distributed"
+        raise hp.InputError(f"--dask needs a package: {remedy}") from error
+
+    async def reach():  # Client itself waits for ever where nobody speaks
+        async with asyncio.timeout(DASK_SECONDS):
+            arguments = Security().get_connection_args("client")
+            (await connect(scheduler, **arguments)).abort()
+
+    try:
+        asyncio.run(reach())
+        client = Client(scheduler, timeout=DASK_SECONDS)
+    except Exception as error:  # what is no scheduler may answer anything
+        raise hp.InputError(
+            f"--dask {scheduler}: no scheduler answers there within {DASK_SECONDS} s"
+        ) from error
+    with client:
+        client.run(site.addsitedir, str(hp.ROOT))  # where workers find the helpers
+        with joblib.parallel_config(backend="dask", client=client):
+            yield joblib.Parallel(n_jobs=-1)
+
+
+def run(base, names, pdf, jobs=1, scheduler=None):
     """Everything; the last lines sum up each category."""
     for name in names:  # what is wrong with the input is said before anything is run
         hp.read_labels(hp.load_dataset(base.data, name))
@@ -127,8 +198,8 @@ def run(base, names, pdf, jobs):
         check_writable(folder)
     for folder in (hp.cache_folder(), base.output.parent, *folders):
         hp.sweep(folder)
-    jobs = min(jobs, len(runs))
-    joblib.Parallel(n_jobs=jobs)(joblib.delayed(run_category)(s, pdf) for s in runs)
+    with side_by_side(min(jobs, len(runs)), scheduler) as parallel:
+        parallel(joblib.delayed(run_category)(settings, pdf) for settings in runs)
     if len(runs) > 1:
         export_report(folders, base.output.parent, base.lang, pdf)
     reports = base.output.parent if len(runs) > 1 else folders[0]
@@ -172,7 +243,7 @@ def main(argv=None):
         if not names:
             raise hp.InputError(f"{base.data}: no category, a folder with train/good")
         log = base.output.parent / "error.log"
-        run(base, names, not options.no_pdf, options.jobs)
+        run(base, names, not options.no_pdf, options.jobs, options.dask)
         log.unlink(missing_ok=True)
         return 0
     except KeyboardInterrupt:

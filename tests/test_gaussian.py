@@ -8,7 +8,8 @@ from sklearn.covariance import oas
 
 import helpers as hp
 
-GRIDS = [(60, 3, 5, 7), (6, 3, 2, 12), (2, 1, 3, 4), (9, 1, 1, 8)]
+GRIDS = [(60, 3, 5, 7), (6, 3, 2, 12), (2, 1, 3, 4), (9, 1, 1, 8), (7, 5, 3, 7)]
+GRIDS += [(24, 3, 5, 256)]  # as many dimensions as are kept
 
 
 def patches(shape, seed=0):

@@ -2,6 +2,8 @@
 
 import errno
 
+import nbformat
+import psutil
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
@@ -113,3 +115,28 @@ def test_the_report_comes_last_and_the_explorer_is_not_run():
     stems = [path.stem for path in main.NOTEBOOKS]
     assert [stem[:2] for stem in stems] == ["01", "02", "03", "04", "05", "06"]
     assert stems[-1] == "06_report"  # what `export` reads
+
+
+def test_a_notebook_sees_nothing_of_the_one_before(tmp_path):
+    """They share a kernel, for its imports, and no variable."""
+    script = "import os, sys\nseen = sorted(n for n in globals() if n[0] != '_')\n"
+    script += (
+        "print(seen, 'colorsys' in sys.modules, os.getpid())\nimport colorsys\nx = 1"
+    )
+    cell = nbformat.v4.new_code_cell(script)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbformat.write(notebook, tmp_path / "source.ipynb")
+    with main.shared_kernel() as manager:
+        for name in ("first", "second"):
+            target = tmp_path / f"{name}.ipynb"
+            main.execute(tmp_path / "source.ipynb", target, {}, manager)
+        process = psutil.Process(manager.provisioner.pid)
+    assert not process.is_running()
+    told = []
+    for name in ("first", "second"):
+        cell = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4).cells[0]
+        assert cell.execution_count == 1
+        told.append(cell.outputs[0].text.rsplit(maxsplit=2))
+    (seen, loaded, pid), (seen_again, loaded_again, pid_again) = told
+    assert seen == seen_again and "'x'" not in seen_again
+    assert (loaded, loaded_again) == ("False", "True") and pid == pid_again
