@@ -35,6 +35,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache, wraps
 from importlib.metadata import version
+from itertools import pairwise
 from math import ceil, floor
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,7 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 
 ROOT = Path(__file__).resolve().parent
@@ -792,7 +794,21 @@ def load_trunk(settings):
     taps = tuple(stage for stage in stages if stage in wanted)  # in their order
     trunk = Trunk(settings.backbone, stages, taps, backbone.mean, backbone.std)
     _load_weights(network, trunk, weights_path(settings))
-    return trunk.eval().to(pick_device(settings.device))
+    fold_batch_norm(trunk.eval())
+    return trunk.to(pick_device(settings.device))
+
+
+def fold_batch_norm(network):
+    """Let each convolution do the work of the batch normalisation right behind it.
+
+    In evaluation both are linear, so that nothing changes but the time.
+    """
+    for parent in network.modules():
+        children = list(parent.named_children())
+        for (name, conv), (following, batch_norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, batch_norm))
+                setattr(parent, following, nn.Identity())
 
 
 def weights_path(settings):
@@ -966,22 +982,26 @@ class PatchSums:
     """Mean and covariance of all patches, from batches that are not kept."""
 
     def __init__(self):
-        self.count, self.total, self.product, self.origin = 0, 0, 0, None
+        self.count, self.total, self.product, self.origin = 0, 0, None, None
 
     def add(self, features):
         """Take in patch features (B, h, w, D)."""
         x = features.flatten(0, 2)  # (n, D)
         if self.origin is None:
             self.origin = x.mean(0)  # near the mean, so that float32 products do
+            self.product = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.double)
         x = x - self.origin
         self.count += len(x)
         self.total += x.sum(0).double()
-        self.product += (x.T @ x).double()
+        for start in range(0, x.shape[1], 512):  # only the upper triangle, in blocks
+            rows = slice(start, start + 512)
+            self.product[rows, start:] += x[:, rows].T @ x[:, start:]
 
     def gaussian(self):
         """The assignment's model: one `Gaussian` for all positions."""
         mean = self.total / self.count
-        scatter = self.product - self.count * torch.outer(mean, mean)
+        product = self.product.triu() + self.product.triu(1).T
+        scatter = product - self.count * torch.outer(mean, mean)
         covariance = scatter / max(self.count - 1, 1)
         whiten = _whitening(covariance.to(self.origin))
         mean = (self.origin + mean).to(self.origin)[None, None]

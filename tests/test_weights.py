@@ -479,3 +479,27 @@ def test_other_faults_of_the_network_are_not_taken_for_memory():
     trunk.__call__ = lambda self, images: broken(images)
     with pytest.raises(RuntimeError, match="shapes"):
         hp.patch_features(trunk(), np.zeros((4, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", hp.BACKBONES)
+def test_folded_batch_norm_changes_nothing_but_the_time(name):
+    backbone = hp.BACKBONES[name]
+    torch.manual_seed(0)
+    network = backbone.build(64).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as if it had been trained
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+    stages = backbone.stages(network)
+    trunk = hp.Trunk(name, stages, backbone.layers, backbone.mean, backbone.std).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        before = trunk(images)
+        hp.fold_batch_norm(trunk)
+        after = trunk(images)
+    norms = [m for m in trunk.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) <= 1  # the stem's, which is a stage of its own
+    for one, two in zip(before, after, strict=True):
+        assert torch.allclose(one, two, rtol=1e-3, atol=1e-4 * one.abs().max())
