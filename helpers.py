@@ -463,7 +463,8 @@ def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
     paths = [path for folder in folders for path in folder]
     origin = np.repeat(np.arange(3), [len(folder) for folder in folders])
     with ThreadPoolExecutor() as pool:
-        digests, thumbs = zip(*pool.map(_digest_and_thumbnail, paths), strict=True)
+        both = pool.map(lambda path: _digest_and_thumbnail(path, *_stamp(path)), paths)
+        digests, thumbs = zip(*both, strict=True)
     digests, thumbs = np.array(digests), np.stack(thumbs)  # (n,), (n, 96 * 96)
 
     alike = thumbs @ thumbs.T
@@ -480,7 +481,8 @@ def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
     return pairs
 
 
-def _digest_and_thumbnail(path: Path) -> tuple[str, np.ndarray]:
+@cache  # notebooks 1 and 5 ask
+def _digest_and_thumbnail(path: Path, *stamp) -> tuple[str, np.ndarray]:
     image = read_image(path)
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -507,8 +509,7 @@ def _fingerprint(root: Path, paths: list[Path]) -> str:
     total = hashlib.sha256()
     for path in sorted(paths):
         try:
-            status = path.stat()
-            content = _digest(path, status.st_size, status.st_mtime_ns)
+            content = _digest(path, *_stamp(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         total.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0" + content)
@@ -516,8 +517,14 @@ def _fingerprint(root: Path, paths: list[Path]) -> str:
 
 
 @cache  # a notebook asks for every stage
-def _digest(path: Path, size: int, modified: int) -> bytes:
+def _digest(path: Path, *stamp) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file: as long as they stay, so does what is known of it."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 # ---------------------------------------------------------------------- framing
@@ -1818,7 +1825,7 @@ PERTURBATIONS = {  # what another day at the same camera may do to an image
 }
 
 
-def steadiness(settings, limit=24):
+def steadiness(settings, limit=16):
     """Image scores of perturbed test images: which ones, {perturbation: (n,)}.
 
     At most `limit` test images, evenly spread, are perturbed. Reads no labels.
@@ -1865,8 +1872,9 @@ def ablation_scores(settings):
         "top share": image_scores(whole, share),
     }
     for covariance in ("position", "shrunk"):
-        row = detect(replace(settings, covariance=covariance)).test
-        rows[covariance] = image_scores(row, share)
+        features = extract_features(replace(settings, covariance=covariance))
+        row = fit_gaussian(features.good, covariance).score(features.test)
+        rows[covariance] = image_scores(row.cpu().numpy(), share)
     return rows | {"memory bank": memory_bank_scores(settings)}
 
 
@@ -1944,7 +1952,7 @@ def _evaluate(key, settings, dataset):
     }
 
 
-def steadiness_table(settings, is_bad, threshold, limit=24):
+def steadiness_table(settings, is_bad, threshold, limit=16):
     """AUROC and false-positive rate of perturbed test images, a row each."""
     picks, scores = steadiness(settings, limit)
     is_bad = is_bad[picks]

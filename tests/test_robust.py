@@ -253,7 +253,7 @@ def test_the_order_of_files_on_disk_is_no_matter(
 def test_batch_size_is_no_matter(tiny_settings, cold_cache):
     runs = []
     for size in (1, 3, 16):
-        settings = tiny_settings(dataset_path="", image_size=96, batch_size=size)
+        settings = tiny_settings(dataset_path="", image_size=256, batch_size=size)
         detection = hp.detect(settings)
         runs.append(np.concatenate([detection.normal_scores, detection.test_scores]))
         hp.cache_folder.cache_clear()
