@@ -133,23 +133,25 @@ def execute(notebook, target, parameters, manager):
     hp.write_file(target, nbformat.writes(executed).encode())
 
 
-def run_category(settings, pdf):
-    """Compute, execute every notebook and export the report of one category."""
-    name, parameters = settings.category, asdict(settings)
+def timed(category, what, function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    print(f"{category}: {what:<24}{time.perf_counter() - start:7.1f} s", flush=True)
 
-    def step(what, function, *arguments):
-        start = time.perf_counter()
-        function(*arguments)
-        print(f"{name}: {what:<24}{time.perf_counter() - start:7.1f} s", flush=True)
 
-    step("features and scores", hp.detect, settings)
+def compute(settings):
+    """Fill the stage cache for one category."""
+    timed(settings.category, "features and scores", hp.detect, settings)
+
+
+def tell(settings, pdf):
+    """Execute every notebook and export the report of one category."""
+    name, parameters, out = settings.category, asdict(settings), settings.output
     with shared_kernel() as manager:
         for notebook in NOTEBOOKS:
-            target = settings.output / notebook.name
-            step(notebook.stem, execute, notebook, target, parameters, manager)
-    step(
-        "report", export_report, [settings.output], settings.output, settings.lang, pdf
-    )
+            target = out / notebook.name
+            timed(name, notebook.stem, execute, notebook, target, parameters, manager)
+    timed(name, "report", export_report, [out], out, settings.lang, pdf)
 
 
 @contextmanager
@@ -199,7 +201,9 @@ def run(base, names, pdf, jobs=1, scheduler=None):
     for folder in (hp.cache_folder(), base.output.parent, *folders):
         hp.sweep(folder)
     with side_by_side(min(jobs, len(runs)), scheduler) as parallel:
-        parallel(joblib.delayed(run_category)(settings, pdf) for settings in runs)
+        # in two rounds, since notebook 3 compares the categories that have features
+        parallel(joblib.delayed(compute)(settings) for settings in runs)
+        parallel(joblib.delayed(tell)(settings, pdf) for settings in runs)
     if len(runs) > 1:
         export_report(folders, base.output.parent, base.lang, pdf)
     reports = base.output.parent if len(runs) > 1 else folders[0]
