@@ -4,7 +4,7 @@ A backbone trained on ImageNet turns every image into a grid of patch features. 
 normal images alone we learn their Gaussian distribution; the Mahalanobis distance of a
 patch says how unusual it is, and the distances of an image are its anomaly map.
 
-    settings -> data -> features -> gaussian -> scores and maps -> metrics -> figures
+    settings -> data -> framing -> features -> gaussian -> scores and maps -> metrics
 
 References
     Rippel, Mertens, Merhof: Modeling the distribution of normal data in pre-trained
