@@ -33,6 +33,7 @@ SUBSTITUTES = {
     "pip install -r": "pip install --dry-run --no-index -r",
     "install --sys-prefix": "install --prefix other",
     "make lab": "make --dry-run lab",
+    "make bench": "make --dry-run bench",
     "make report": "make --dry-run report | grep -x .venv/bin/python.main.py",
     "make test": "make test PYTEST_ADDOPTS='--collect-only -q'",
     "ANOMALY_FUZZ=12000": "ANOMALY_FUZZ=20",
