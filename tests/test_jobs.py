@@ -80,7 +80,7 @@ def test_jobs_share_the_cores(cores, jobs, monkeypatch):
     assert taken == [min(share, joblib.cpu_count())] * jobs
 
 
-def test_dask_gives_the_same_bytes(tiny, tmp_path, serial):
+def test_dask_gives_the_same_bytes(tiny, tmp_path, serial, cold_cache):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None
