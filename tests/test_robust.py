@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,8 +133,8 @@ WRONG = {  # how the data are changed, parameters, what the line says
 }
 
 
-def run(capsys, settings, **parameters):
-    """Exit status and the one line on stderr."""
+def arguments(settings, **parameters):
+    """The command line of these settings."""
     values = {
         "dataset_path": settings.dataset_path,
         "category": "hazelnut",
@@ -142,8 +144,12 @@ def run(capsys, settings, **parameters):
         "visualization_dir": settings.visualization_dir,
         **parameters,
     }
-    pairs = [text for k, v in values.items() for text in ("-p", k, str(v))]
-    status = main.main(pairs)
+    return [text for k, v in values.items() for text in ("-p", k, str(v))]
+
+
+def run(capsys, settings, **parameters):
+    """Exit status and the one line on stderr."""
+    status = main.main(arguments(settings, **parameters))
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1
     return status, line
@@ -178,24 +184,23 @@ def test_a_file_in_the_way_is_told_before_the_work(
     assert (tmp_path / place).read_bytes() == b"mine"
 
 
-@pytest.fixture
-def small_files():
-    """A function that lets no file grow beyond a size, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("size, logs", [(20_000, ["error.log"]), (1, [])])
-def test_full_disk(
-    tmp_path, tiny_settings, cold_cache, capsys, monkeypatch, small_files, size, logs
-):
+def test_full_disk(tmp_path, tiny_settings, size, logs):
+    """In a process of its own, none of whose files may grow beyond a size."""
     (tmp_path / "temp").mkdir()
-    monkeypatch.setattr(main.tempfile, "tempdir", str(tmp_path / "temp"))
     settings = tiny_settings(visualization_dir=str(tmp_path / "out"))
-    small_files(size)
-    status, line = run(capsys, settings)
-    assert status == 2 and "(File too large); free some space" in line
+    places = {"ANOMALY_CACHE": tmp_path / "cold", "TMPDIR": tmp_path / "temp"}
+    done = subprocess.run(
+        [sys.executable, hp.ROOT / "main.py", *arguments(settings)],
+        env=os.environ | {name: str(place) for name, place in places.items()},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+        capture_output=True,
+        text=True,
+    )
+    line = done.stderr.splitlines()[-1]  # joblib may warn of a missing semaphore before
+    assert done.returncode == 2 and line.startswith("error: ")
+    assert "(File too large); free some space" in line
+    assert "Traceback" not in done.stderr
     assert visible(tmp_path) == logs
 
 
