@@ -485,8 +485,9 @@ def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
 def _digest_and_thumbnail(path: Path, *stamp) -> tuple[str, np.ndarray]:
     image = read_image(path)
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    thumb = cv2.resize(grey, (96, 96), interpolation=cv2.INTER_AREA).astype(np.float32)
+    thumb = cv2.resize(_grey(image), (96, 96), interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
     thumb -= cv2.GaussianBlur(thumb, (0, 0), 4)
     return digest, thumb.ravel() / max(np.linalg.norm(thumb), 24)  # flat: near zero
 
@@ -1779,14 +1780,18 @@ def _key(settings, dataset, names):
     }
 
 
-def peak_rss_mb():
-    """Largest resident memory of this process so far, in MB; None on Windows."""
+def peak_rss_mb(whose="SELF"):
+    """Largest resident memory so far, in MB, of this process or one of its CHILDREN.
+
+    None on Windows.
+    """
     try:
         import resource
     except ImportError:
         return None
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes here
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    usage = resource.getrusage(getattr(resource, f"RUSAGE_{whose}"))
+    return usage.ru_maxrss * unit / 1e6
 
 
 def versions():
@@ -1872,9 +1877,13 @@ def ablation_scores(settings):
         "top share": image_scores(whole, share),
     }
     for covariance in ("position", "shrunk"):
-        features = extract_features(replace(settings, covariance=covariance))
-        row = fit_gaussian(features.good, covariance).score(features.test)
-        rows[covariance] = image_scores(row.cpu().numpy(), share)
+        if covariance == settings.covariance:
+            row = detect(settings).test
+        else:  # without the cross-validation that `detect` adds
+            features = extract_features(replace(settings, covariance=covariance))
+            gaussian = fit_gaussian(features.good, covariance)
+            row = gaussian.score(features.test).cpu().numpy()
+        rows[covariance] = image_scores(row, share)
     return rows | {"memory bank": memory_bank_scores(settings)}
 
 

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -216,10 +215,9 @@ def run_main(settings):
 
 def answer(task, settings):
     """Print {row: (seconds, images)} and the peak memory in MB."""
-    found, peak = globals()[task](hp.Settings(**json.loads(settings))), hp.peak_rss_mb()
-    if task in ("whole_run", "second_run"):  # the largest of its processes
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6
+    found = globals()[task](hp.Settings(**json.loads(settings)))
+    runs_main = task in ("whole_run", "second_run")  # then the largest of its processes
+    peak = hp.peak_rss_mb("CHILDREN" if runs_main else "SELF")
     print("\n" + json.dumps([found, peak]))
 
 
