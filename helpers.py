@@ -14,6 +14,7 @@ References
     Bergmann, Fauser, Sattlegger, Steger: MVTec AD, CVPR 2019.
 """
 
+import argparse
 import atexit
 import csv
 import hashlib
@@ -173,6 +174,25 @@ class Settings:
     def output(self):
         """Path below which everything about this category is written."""
         return ROOT / os.path.expanduser(self.visualization_dir) / self.category
+
+
+class Parser(argparse.ArgumentParser):
+    """One line about what is wrong, without the usage; `-p` sets parameters."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.add_argument(
+            "-p",
+            dest="parameters",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="set a parameter of the notebooks",
+        )
+
+    def error(self, message):
+        raise InputError(f"{message} (see --help)")
 
 
 def typed(pairs):

@@ -24,7 +24,6 @@ if __name__ == "__main__":
     # for Ctrl-C while the imports run, which take seconds
     signal.signal(signal.SIGINT, leave)
 
-import argparse
 import asyncio
 import json
 import tempfile
@@ -49,28 +48,12 @@ NOTEBOOKS = sorted((hp.ROOT / "notebooks").glob("0[1-6]_*.ipynb"))
 DASK_SECONDS = 10  # within which the scheduler has to answer
 
 
-class Parser(argparse.ArgumentParser):
-    """One line about what is wrong, without the usage."""
-
-    def error(self, message):
-        raise hp.InputError(f"{message}; see --help")
-
-
 def parse(argv):
     """The command line as (parameters, options)."""
-    parser = Parser(
+    parser = hp.Parser(
         allow_abbrev=False,
         description="Run the notebooks and export their reports.",
         epilog="parameters: " + ", ".join(field.name for field in fields(hp.Settings)),
-    )
-    parser.add_argument(
-        "-p",
-        dest="parameters",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter of the notebooks",
     )
     parser.add_argument("--no-pdf", action="store_true", help="HTML only")
     spread = parser.add_mutually_exclusive_group()

@@ -18,25 +18,11 @@ import figures as fg
 import helpers as hp
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise hp.InputError(f"{message} (see --help)")
-
-
 def parse(argv):
-    parser = Parser(
+    parser = hp.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER")
-    parser.add_argument(
-        "-p",
-        dest="parameters",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter of the notebooks",
-    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the heat maps")
     return parser.parse_args(argv)
 
