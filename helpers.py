@@ -530,16 +530,21 @@ def _fingerprint(root: Path, paths: list[Path]) -> str:
     total = hashlib.sha256()
     for path in sorted(paths):
         try:
-            content = _digest(path, *_stamp(path))
+            content = bytes.fromhex(_sha256(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         total.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0" + content)
     return total.hexdigest()
 
 
+def _sha256(path: Path) -> str:
+    return _digest(path, *_stamp(path))
+
+
 @cache  # a notebook asks for every stage
-def _digest(path: Path, *stamp) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def _digest(path: Path, *stamp) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -700,6 +705,7 @@ BACKBONES = {
 }
 AUTO_SECONDS = 10  # how long `auto` may wait for the Wide ResNet's weights
 STALL_SECONDS = 10  # without a byte, after which a download is given up
+CPU_PIXELS = 2**18  # at once: the system takes larger tensors back after every layer
 
 
 def download_weights(url, seconds=float("inf")):
@@ -757,7 +763,7 @@ class Trunk(nn.Module):
     """A backbone cut after its last tapped layer.
 
     Images (B, 3, H, W) uint8 RGB become a list of tapped maps (B, D_l, h_l, w_l).
-    `limit` images fit at once; `patch_features` lowers it when memory runs out.
+    At most `limit` images at once; `patch_features` lowers it when memory runs out.
     """
 
     limit = 1024
@@ -810,7 +816,9 @@ def load_trunk(settings):
     """
     settings = resolve_backbone(settings)
     backbone = BACKBONES[settings.backbone]
-    network = backbone.build(settings.image_size)
+    with torch.device("meta"):  # random weights would only be overwritten
+        network = backbone.build(settings.image_size)
+    network.to_empty(device="cpu")
     stages = backbone.stages(network)
     wanted = [t.strip() for t in settings.layers.split(",") if t.strip()]
     if unknown := [tap for tap in wanted if tap not in stages]:
@@ -823,7 +831,10 @@ def load_trunk(settings):
     trunk = Trunk(settings.backbone, stages, taps, backbone.mean, backbone.std)
     _load_weights(network, trunk, weights_path(settings))
     fold_batch_norm(trunk.eval())
-    return trunk.to(pick_device(settings.device))
+    device = pick_device(settings.device)
+    if device.type == "cpu":
+        trunk.limit = max(1, CPU_PIXELS // settings.image_size**2)
+    return trunk.to(device)
 
 
 def fold_batch_norm(network):
@@ -900,11 +911,6 @@ def pick_device(device):
     return torch.device(device)
 
 
-def _sha256(path):
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # ---------------------------------------------------------------------- gaussian
 #
 # Every covariance below is written in one form. With the patch residual
@@ -921,7 +927,7 @@ SHRINKAGE = 0.3  # weight of the pooled covariance in `shrunk`
 RIDGE = 1e-3  # added to a covariance's diagonal, in units of its mean
 FOLDS = 5  # for scoring the training images out of sample
 _FLOOR = 1e-8  # smallest variance: constant images stay invertible
-_CHUNK_FLOATS = 2**25  # 128 MB of float32 per temporary
+_BLOCK_FLOATS = 2**22  # 16 MB of float32: cf. CPU_PIXELS
 
 
 @cache
@@ -972,14 +978,26 @@ class Gaussian:
     def score(self, features):
         """Mahalanobis distance (B, h, w) of patch features (B, h, w, D)."""
         B, h, w, D = features.shape
-        z = (features - self.mean).reshape(B, h * w, D)
-        if self.whiten is not None:
-            z = z @ self.whiten
-        d2 = z.square().sum(-1) * self.base  # (B, P)
-        if self.factor is not None:
-            az = torch.bmm(self.factor, z.permute(1, 2, 0))  # (P, min(N, D), B)
-            d2 = d2 + self.sign * az.square().sum(1).T
+        mean, base = self.mean.expand(h, w, D), self.base.expand(h * w)
+        d2 = features.new_empty(B, h * w)
+        for rows, at in _row_blocks(features):
+            z = (features[:, rows] - mean[rows]).flatten(1, 2)  # (B, p, D)
+            if self.whiten is not None:
+                z = z @ self.whiten
+            d2[:, at] = z.square().sum(-1) * base[at]
+            if self.factor is not None:
+                az = torch.bmm(self.factor[at], z.permute(1, 2, 0))  # (p, min(N, D), B)
+                d2[:, at] += self.sign * az.square().sum(1).T
         return d2.clamp_min(0).sqrt().reshape(B, h, w)
+
+
+def _row_blocks(features):
+    """Slices of the grid's rows, and of the positions in them, of some 16 MB each."""
+    N, h, w, D = features.shape
+    step = max(1, _BLOCK_FLOATS // (max(N, 1) * w * D))
+    for start in range(0, h, step):
+        stop = min(start + step, h)
+        yield slice(start, stop), slice(start * w, stop * w)
 
 
 def _inverse_root(matrices):
@@ -1036,15 +1054,20 @@ class PatchSums:
         return Gaussian(mean, whiten, self.origin.new_ones(1), None, 0)
 
 
-def _pooled_covariance(features, mean):
-    """Covariance (D, D) pooled over all positions (h, w) around their means."""
-    N, h, w, D = features.shape
+def _pooled(features, images, around_all):
+    """Mean (h, w, D) of the images, and their pooled covariance (D, D) around it.
+
+    The mean is one for each position, or (1, 1, D) around all of them.
+    """
+    mean = torch.cat([features[:, r][images].mean(0) for r, _ in _row_blocks(features)])
+    if around_all:
+        mean = mean.mean((0, 1), keepdim=True)
+    N, (h, w, D) = len(images), features.shape[1:]
     scatter = features.new_zeros(D, D)
-    step = max(1, _CHUNK_FLOATS // (h * w * D))
-    for part in features.split(step):
-        r = (part - mean).reshape(-1, D)
+    for rows, _ in _row_blocks(features):
+        r = (features[:, rows][images] - mean.expand(h, w, D)[rows]).flatten(0, 2)
         scatter += r.T @ r
-    return scatter / max(N * h * w - mean[..., 0].numel(), 1)  # a mean costs one
+    return mean, scatter / max(N * h * w - mean[..., 0].numel(), 1)  # a mean costs one
 
 
 def _oas(z):
@@ -1064,8 +1087,10 @@ def _oas(z):
     return rho, mean
 
 
-def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE):
+def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE, images=None):
     """Fit one of COVARIANCES to patch features (N, h, w, D) of normal images.
+
+    Of all of them, or of those with the indices `images`.
 
     global    one N(mean, S) over all patches of all images
     position  N(mean_p, Σ_p), Σ_p by OAS (PaDiM: Defard et al., 2020)
@@ -1082,28 +1107,23 @@ def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE):
         raise InputError(
             f"covariance = {covariance!r}: choose one of {', '.join(COVARIANCES)}"
         )
-    N, h, w, D = features.shape
-    mean = features.mean(0)
-    if covariance == "global":
-        mean = mean.mean((0, 1), keepdim=True)
-    whiten = None
-    if covariance != "position":
-        whiten = _whitening(_pooled_covariance(features, mean))
+    h, w, D = features.shape[1:]
+    if images is None:
+        images = torch.arange(len(features), device=features.device)
+    mean, pooled = _pooled(features, images, covariance == "global")
+    whiten = None if covariance == "position" else _whitening(pooled)
     one = features.new_ones(1)
     if covariance == "global" or (covariance == "shrunk" and shrinkage >= 1):
         return Gaussian(mean, whiten, one, None, 0)
 
-    rank = min(N, D)
+    N, rank = len(images), min(len(images), D)
     base = features.new_empty(h * w)
     factor = features.new_empty(h * w, rank, D)
-    x, m = features.flatten(1, 2), mean.flatten(0, 1)
-    eye = torch.eye(rank, dtype=x.dtype, device=x.device)
-    step = max(1, _CHUNK_FLOATS // (N * D + rank**2))
-    for start in range(0, h * w, step):
-        at = slice(start, start + step)
-        z = (x[:, at] - m[at]).transpose(0, 1)  # (p, N, D)
+    eye = torch.eye(rank, dtype=features.dtype, device=features.device)
+    for rows, at in _row_blocks(features):
+        z = (features[:, rows][images] - mean[rows]).flatten(1, 2).transpose(0, 1)
         if covariance == "shrunk":
-            z = z @ whiten
+            z = z @ whiten  # (p, N, D)
             z *= ((1 - shrinkage) / max(N - 1, 1)) ** 0.5
             base[at] = shrinkage
         else:
@@ -1133,7 +1153,8 @@ def cross_validated_scores(features, folds=FOLDS, **fit_options):
     fold = torch.arange(N, device=features.device) % min(folds, N)
     scores = features.new_empty(features.shape[:3])
     for k in range(min(folds, N)):
-        model = fit_gaussian(features[fold != k], **fit_options)
+        others = (fold != k).nonzero().squeeze(1)
+        model = fit_gaussian(features, images=others, **fit_options)
         scores[fold == k] = model.score(features[fold == k])
     return scores
 
@@ -1666,16 +1687,20 @@ def _extract_features(key, settings, dataset):
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(lambda p: read_image(p, full), dataset.train_good))
     framing = fit_framing(images, settings.image_size)
+    sources = {"train_good": images, "train_bad": dataset.train_bad}
+    sources["test"] = dataset.test
+    del images  # decoded, they take memory, until they have been looked at
 
     def look(source):
         is_path = isinstance(source, Path)
         return framing.apply(read_image(source) if is_path else source)
 
+    at_once = min(settings.batch_size, trunk.limit)
     sums, assignment, result = PatchSums(), [], {}
     for part in PARTS:
-        sources = images if part == "train_good" else getattr(dataset, part)
-        batches, kept, places = in_batches(look, sources, settings.batch_size), [], []
-        for batch in progress(batches, f"{settings.category} {part}", len(sources)):
+        batches, kept, places = in_batches(look, sources[part], at_once), [], []
+        what, total = f"{settings.category} {part}", len(sources.pop(part))
+        for batch in progress(batches, what, total):
             windows, where = zip(*batch, strict=True)
             x = patch_features(trunk, np.stack(windows))  # (B, h, w, D)
             if part == "train_good":
@@ -1869,17 +1894,19 @@ def _steadiness(key, settings, dataset):
     gaussian = fit_gaussian(features.good, settings.covariance)
     trunk = load_trunk(settings)
     images = [read_image(dataset.test[i]) for i in key["picks"]]
-    unchanged = gaussian.score(features.test[key["picks"]]).cpu().numpy()
-    result = {"none": image_scores(unchanged, settings.image_score)}
-    for name, perturb in PERTURBATIONS.items():
-        scores = []
-        for start in range(0, len(images), settings.batch_size):
-            batch = images[start : start + settings.batch_size]
-            batch = [features.framing.apply(perturb(image))[0] for image in batch]
-            x = project(patch_features(trunk, np.stack(batch)), settings)
-            scores.append(gaussian.score(x).cpu().numpy())
-        result[name] = image_scores(np.concatenate(scores), settings.image_score)
-    return result
+    pairs = [(change, image) for change in PERTURBATIONS.values() for image in images]
+
+    def look(pair):
+        change, image = pair
+        return features.framing.apply(change(image))[0]
+
+    scores = [gaussian.score(features.test[key["picks"]])]
+    for batch in in_batches(look, pairs, min(settings.batch_size, trunk.limit)):
+        x = project(patch_features(trunk, np.stack(batch)), settings)
+        scores.append(gaussian.score(x))
+    scores = image_scores(torch.cat(scores).cpu().numpy(), settings.image_score)
+    names = ("none", *PERTURBATIONS)
+    return dict(zip(names, scores.reshape(len(names), -1), strict=True))
 
 
 # --------------------------------------------------------------------- evaluation

@@ -63,7 +63,7 @@ def test_matches_textbook(covariance, shape, dtype):
 def test_chunks_do_not_change_the_result(covariance, monkeypatch):
     x = torch.tensor(patches((5, 4, 3, 9)))
     whole = hp.fit_gaussian(x, covariance).score(x)
-    monkeypatch.setattr(hp, "_CHUNK_FLOATS", 1)
+    monkeypatch.setattr(hp, "_BLOCK_FLOATS", 1)
     assert torch.allclose(hp.fit_gaussian(x, covariance).score(x), whole, rtol=1e-9)
 
 
