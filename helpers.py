@@ -54,7 +54,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision import models
 
 ROOT = Path(__file__).resolve().parent
 
@@ -89,6 +88,7 @@ CHOICES = {
     "colormap": COLORMAPS,
     "lang": ("en", "zh"),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("float32", "bfloat16"),
 }
 
 
@@ -104,6 +104,7 @@ class Settings:
     image_size: int = 256
     batch_size: int = 16
     device: str = "auto"
+    precision: str = "float32"
     visualization_dir: str = "report"
     backbone: str = "auto"
     weights: str = ""
@@ -657,13 +658,20 @@ class Backbone:
     std: tuple = (0.229, 0.224, 0.225)
 
 
-def _resnet(name, enum):
-    return Backbone(
-        build=lambda image_size: models.get_model(name, weights=None),
-        stages=_resnet_stages,
-        layers=("layer2", "layer3"),
-        weights=lambda seconds: download_weights(enum.IMAGENET1K_V1.url, seconds),
-    )
+def _resnet(name):
+    """From torchvision, which is imported when it is needed: that takes a second."""
+
+    def build(image_size):
+        from torchvision.models import get_model
+
+        return get_model(name, weights=None)
+
+    def weights(seconds):
+        from torchvision.models import get_model_weights
+
+        return download_weights(get_model_weights(name).IMAGENET1K_V1.url, seconds)
+
+    return Backbone(build, _resnet_stages, ("layer2", "layer3"), weights)
 
 
 def _resnet_stages(network):
@@ -692,8 +700,8 @@ def _efficientnet_lite2_weights(seconds):
 
 
 BACKBONES = {
-    "wide_resnet50_2": _resnet("wide_resnet50_2", models.Wide_ResNet50_2_Weights),
-    "resnet18": _resnet("resnet18", models.ResNet18_Weights),
+    "wide_resnet50_2": _resnet("wide_resnet50_2"),
+    "resnet18": _resnet("resnet18"),
     "efficientnet_lite2": Backbone(
         build=_efficientnet_lite2,
         stages=_efficientnet_stages,
@@ -705,6 +713,7 @@ BACKBONES = {
 }
 AUTO_SECONDS = 10  # how long `auto` may wait for the Wide ResNet's weights
 STALL_SECONDS = 10  # without a byte, after which a download is given up
+FULL_STAGES = 2  # that compute in float32 whatever the precision
 CPU_PIXELS = 2**18  # at once: the system takes larger tensors back after every layer
 
 
@@ -767,6 +776,7 @@ class Trunk(nn.Module):
     """
 
     limit = 1024
+    dtype = torch.float32  # of the stages behind the first `FULL_STAGES`
 
     def __init__(self, name, stages, taps, mean, std):
         super().__init__()
@@ -781,11 +791,21 @@ class Trunk(nn.Module):
         x = (images.float() - self.mean) / self.std  # (B, 3, H, W)
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
-        for name, stage in self.stages.items():
-            x = stage(x)
+        for i, (name, stage) in enumerate(self.stages.items()):
+            x = stage(x if i < FULL_STAGES else x.to(self.dtype))
             if name in self.taps:
-                maps.append(x)
+                maps.append(x.float())
         return maps
+
+    def lower(self):
+        """Compute in bfloat16, but for the first stages.
+
+        They have few channels and so take no longer in float32, and every later
+        stage inherits their rounding.
+        """
+        self.dtype = torch.bfloat16
+        for stage in list(self.stages.values())[FULL_STAGES:]:
+            stage.to(self.dtype)
 
 
 def resolve_backbone(settings):
@@ -831,6 +851,8 @@ def load_trunk(settings):
     trunk = Trunk(settings.backbone, stages, taps, backbone.mean, backbone.std)
     _load_weights(network, trunk, weights_path(settings))
     fold_batch_norm(trunk.eval())
+    if settings.precision == "bfloat16":
+        trunk.lower()
     device = pick_device(settings.device)
     if device.type == "cpu":
         trunk.limit = max(1, CPU_PIXELS // settings.image_size**2)
@@ -1666,7 +1688,7 @@ def extract_features(settings, at_hand=False):
     """
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
-    key = _key(settings, dataset, ("image_size", "backbone", "layers"))
+    key = _key(settings, dataset, ("image_size", "precision", "backbone", "layers"))
     key["whole"] = settings.covariance == "global"
     if at_hand and not _extract_features.file(key).exists():
         return None
@@ -1729,7 +1751,14 @@ def detect(settings):
     if len(dataset.train_good) < 2:
         folder = settings.data / settings.category / "train" / "good"
         raise InputError(f"{folder}: one image is too few to learn from; add more")
-    names = ("image_size", "backbone", "layers", "covariance", "image_score")
+    names = (
+        "image_size",
+        "precision",
+        "backbone",
+        "layers",
+        "covariance",
+        "image_score",
+    )
     key = _key(settings, dataset, (*names, "max_fpr", "seed"))
     return Detection(settings, dataset, **_detect(key, settings, dataset))
 
@@ -1786,7 +1815,14 @@ def fit_model(settings):
     """The `Model` of a category, from the stage cache if it was fitted before."""
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
-    names = ("image_size", "backbone", "layers", "covariance", "image_score")
+    names = (
+        "image_size",
+        "precision",
+        "backbone",
+        "layers",
+        "covariance",
+        "image_score",
+    )
     key = _key(settings, dataset, (*names, "max_fpr", "seed"))
     parts, framing, normal, threshold = _fit_model(key, settings, dataset)
     device = pick_device(settings.device)
@@ -1883,7 +1919,14 @@ def steadiness(settings, limit=16):
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
-    names = ("image_size", "backbone", "layers", "covariance", "image_score")
+    names = (
+        "image_size",
+        "precision",
+        "backbone",
+        "layers",
+        "covariance",
+        "image_score",
+    )
     key = _key(settings, dataset, names) | {"picks": picks.astype(int).tolist()}
     return key["picks"], _steadiness(key, settings, dataset)
 

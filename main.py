@@ -29,7 +29,7 @@ import json
 import tempfile
 import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -127,10 +127,10 @@ def compute(settings):
     timed(settings.category, "features and scores", hp.detect, settings)
 
 
-def tell(settings, pdf):
+def tell(settings, pdf, manager=None):
     """Execute every notebook and export the report of one category."""
     name, parameters, out = settings.category, asdict(settings), settings.output
-    with shared_kernel() as manager:
+    with nullcontext(manager) if manager else shared_kernel() as manager:
         for notebook in NOTEBOOKS:
             target = out / notebook.name
             timed(name, notebook.stem, execute, notebook, target, parameters, manager)
@@ -183,10 +183,15 @@ def run(base, names, pdf, jobs=1, scheduler=None):
         check_writable(folder)
     for folder in (hp.cache_folder(), base.output.parent, *folders):
         hp.sweep(folder)
-    with side_by_side(min(jobs, len(runs)), scheduler) as parallel:
+    jobs = min(jobs, len(runs))
+    one_by_one = jobs == 1 and scheduler is None
+    with (
+        side_by_side(jobs, scheduler) as parallel,
+        shared_kernel() if one_by_one else nullcontext() as manager,
+    ):
         # in two rounds, since notebook 3 compares the categories that have features
         parallel(joblib.delayed(compute)(settings) for settings in runs)
-        parallel(joblib.delayed(tell)(settings, pdf) for settings in runs)
+        parallel(joblib.delayed(tell)(settings, pdf, manager) for settings in runs)
     if len(runs) > 1:
         export_report(folders, base.output.parent, base.lang, pdf)
     reports = base.output.parent if len(runs) > 1 else folders[0]

@@ -53,6 +53,39 @@ def features(trunk):
     return hp.patch_features(trunk, images)
 
 
+# ---------------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("name", hp.BACKBONES)
+def test_bfloat16_is_close_and_not_the_same(name, save):
+    torch.manual_seed(0)
+    weights = save(hp.BACKBONES[name].build(64).state_dict())
+    full, low = (
+        features(hp.load_trunk(settings(backbone=name, weights=weights, precision=p)))
+        for p in ("float32", "bfloat16")
+    )
+    assert full.dtype == low.dtype == torch.float32
+    error = (low - full).norm() / full.norm()
+    assert 1e-4 < error < 0.03
+
+
+def test_stages_know_the_precision(tiny_settings):
+    full, low = (
+        hp.detect(tiny_settings(precision=p)).test_scores
+        for p in ("float32", "bfloat16")
+    )
+    assert not np.array_equal(full, low)
+    np.testing.assert_allclose(full, low, rtol=0.05)
+
+
+def test_on_a_cpu_few_pixels_at_once_whatever_the_batch(save, state):
+    weights, given = save(state), []
+    trunk = hp.load_trunk(settings(weights=weights, image_size=256))
+    trunk.register_forward_pre_hook(lambda _, images: given.append(len(images[0])))
+    hp.patch_features(trunk, np.zeros((6, 256, 256, 3), np.uint8))
+    assert given == [4, 2]
+
+
 # ------------------------------------------------------------------------- layers
 
 
