@@ -645,9 +645,10 @@ def _light(grey):
 class Backbone:
     """How to build a network and where its ImageNet weights come from.
 
-    build(image_size) returns the full network; stages(network) lists its consecutive
-    parts by name, of which `layers` are tapped by default; weights() returns the path
-    of the weights file, cached or downloaded within the given number of seconds.
+    build(image_size) returns the full network, all of whose parameters and buffers the
+    weights file holds; stages(network) lists its consecutive parts by name, of which
+    `layers` are tapped by default; weights() returns the path of the file, cached or
+    downloaded within the given number of seconds.
     """
 
     build: Callable
@@ -1076,20 +1077,20 @@ class PatchSums:
         return Gaussian(mean, whiten, self.origin.new_ones(1), None, 0)
 
 
-def _pooled(features, images, around_all):
-    """Mean (h, w, D) of the images, and their pooled covariance (D, D) around it.
+def _mean(features, images):
+    """Mean (h, w, D) of the features of those images."""
+    blocks = [features[:, rows][images].mean(0) for rows, _ in _row_blocks(features)]
+    return torch.cat(blocks)
 
-    The mean is one for each position, or (1, 1, D) around all of them.
-    """
-    mean = torch.cat([features[:, r][images].mean(0) for r, _ in _row_blocks(features)])
-    if around_all:
-        mean = mean.mean((0, 1), keepdim=True)
+
+def _pooled_covariance(features, images, mean):
+    """Covariance (D, D) pooled over all positions (h, w) around their means."""
     N, (h, w, D) = len(images), features.shape[1:]
     scatter = features.new_zeros(D, D)
     for rows, _ in _row_blocks(features):
         r = (features[:, rows][images] - mean.expand(h, w, D)[rows]).flatten(0, 2)
         scatter += r.T @ r
-    return mean, scatter / max(N * h * w - mean[..., 0].numel(), 1)  # a mean costs one
+    return scatter / max(N * h * w - mean[..., 0].numel(), 1)  # a mean costs one
 
 
 def _oas(z):
@@ -1112,15 +1113,14 @@ def _oas(z):
 def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE, images=None):
     """Fit one of COVARIANCES to patch features (N, h, w, D) of normal images.
 
-    Of all of them, or of those with the indices `images`.
-
     global    one N(mean, S) over all patches of all images
     position  N(mean_p, Σ_p), Σ_p by OAS (PaDiM: Defard et al., 2020)
     shrunk    Σ_p = (1 - α) S_p + α S, S pooled over positions around their own
               means, α = `shrinkage` (regularised discriminant analysis:
               Friedman, JASA 1989)
 
-    The features' device and dtype carry over to the result. Cost: one N × N
+    `images` are the indices of those to fit to, all if None. The features' device
+    and dtype carry over to the result. Cost: one N × N
     (or D × D, where that is smaller) Cholesky factor per position. Needs no
     more than N ≥ 1 images; variances have a floor, so that constant images
     give finite distances.
@@ -1132,8 +1132,12 @@ def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE, images=None
     h, w, D = features.shape[1:]
     if images is None:
         images = torch.arange(len(features), device=features.device)
-    mean, pooled = _pooled(features, images, covariance == "global")
-    whiten = None if covariance == "position" else _whitening(pooled)
+    mean = _mean(features, images)
+    if covariance == "global":
+        mean = mean.mean((0, 1), keepdim=True)
+    whiten = None
+    if covariance != "position":
+        whiten = _whitening(_pooled_covariance(features, images, mean))
     one = features.new_ones(1)
     if covariance == "global" or (covariance == "shrunk" and shrinkage >= 1):
         return Gaussian(mean, whiten, one, None, 0)
@@ -1143,9 +1147,10 @@ def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE, images=None
     factor = features.new_empty(h * w, rank, D)
     eye = torch.eye(rank, dtype=features.dtype, device=features.device)
     for rows, at in _row_blocks(features):
-        z = (features[:, rows][images] - mean[rows]).flatten(1, 2).transpose(0, 1)
+        z = features[:, rows][images] - mean[rows]
+        z = z.flatten(1, 2).transpose(0, 1)  # (p, N, D)
         if covariance == "shrunk":
-            z = z @ whiten  # (p, N, D)
+            z = z @ whiten
             z *= ((1 - shrinkage) / max(N - 1, 1)) ** 0.5
             base[at] = shrinkage
         else:
@@ -1525,6 +1530,8 @@ def anomaly_maps(patch_scores, size, sigma):
 # this file's own text, so that every notebook runs alone and never meets a stale one.
 
 
+EXTRACTED_BY = ("image_size", "precision", "backbone", "layers")  # what features need
+SCORED_BY = (*EXTRACTED_BY, "covariance", "image_score")
 PART = ".part-"  # starts the name of every file while it is being written
 
 
@@ -1688,7 +1695,7 @@ def extract_features(settings, at_hand=False):
     """
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
-    key = _key(settings, dataset, ("image_size", "precision", "backbone", "layers"))
+    key = _key(settings, dataset, EXTRACTED_BY)
     key["whole"] = settings.covariance == "global"
     if at_hand and not _extract_features.file(key).exists():
         return None
@@ -1751,15 +1758,7 @@ def detect(settings):
     if len(dataset.train_good) < 2:
         folder = settings.data / settings.category / "train" / "good"
         raise InputError(f"{folder}: one image is too few to learn from; add more")
-    names = (
-        "image_size",
-        "precision",
-        "backbone",
-        "layers",
-        "covariance",
-        "image_score",
-    )
-    key = _key(settings, dataset, (*names, "max_fpr", "seed"))
+    key = _key(settings, dataset, (*SCORED_BY, "max_fpr", "seed"))
     return Detection(settings, dataset, **_detect(key, settings, dataset))
 
 
@@ -1815,15 +1814,7 @@ def fit_model(settings):
     """The `Model` of a category, from the stage cache if it was fitted before."""
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
-    names = (
-        "image_size",
-        "precision",
-        "backbone",
-        "layers",
-        "covariance",
-        "image_score",
-    )
-    key = _key(settings, dataset, (*names, "max_fpr", "seed"))
+    key = _key(settings, dataset, (*SCORED_BY, "max_fpr", "seed"))
     parts, framing, normal, threshold = _fit_model(key, settings, dataset)
     device = pick_device(settings.device)
     parts = {
@@ -1919,15 +1910,7 @@ def steadiness(settings, limit=16):
     settings = resolve_backbone(settings)
     dataset = load_dataset(settings.data, settings.category)
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
-    names = (
-        "image_size",
-        "precision",
-        "backbone",
-        "layers",
-        "covariance",
-        "image_score",
-    )
-    key = _key(settings, dataset, names) | {"picks": picks.astype(int).tolist()}
+    key = _key(settings, dataset, SCORED_BY) | {"picks": picks.astype(int).tolist()}
     return key["picks"], _steadiness(key, settings, dataset)
 
 
