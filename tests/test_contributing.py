@@ -13,8 +13,8 @@ def test_backbone_of_the_recipe(tmp_path, monkeypatch):
     [recipe] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(recipe.splitlines()) < 15
     monkeypatch.setattr(hp, "BACKBONES", dict(hp.BACKBONES))
-    exec(recipe, vars(hp))
-    [name] = re.findall(r'^BACKBONES\["(\w+)"\]', recipe)
+    exec(recipe, dict(vars(hp)))
+    [name] = re.findall(r'^BACKBONES\["(\w+)"\]', recipe, re.MULTILINE)
     backbone = hp.BACKBONES[name]
 
     torch.manual_seed(0)
