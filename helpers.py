@@ -854,9 +854,10 @@ def load_trunk(settings):
     fold_batch_norm(trunk.eval())
     if settings.precision == "bfloat16":
         trunk.lower()
-    device = pick_device(settings.device)
+    device, trunk.limit = pick_device(settings.device), settings.batch_size
     if device.type == "cpu":
-        trunk.limit = max(1, CPU_PIXELS // settings.image_size**2)
+        fitting = CPU_PIXELS // settings.image_size**2
+        trunk.limit = max(1, min(fitting, trunk.limit))
     return trunk.to(device)
 
 
@@ -1724,10 +1725,9 @@ def _extract_features(key, settings, dataset):
         is_path = isinstance(source, Path)
         return framing.apply(read_image(source) if is_path else source)
 
-    at_once = min(settings.batch_size, trunk.limit)
     sums, assignment, result = PatchSums(), [], {}
     for part in PARTS:
-        batches, kept, places = in_batches(look, sources[part], at_once), [], []
+        batches, kept, places = in_batches(look, sources[part], trunk.limit), [], []
         what, total = f"{settings.category} {part}", len(sources.pop(part))
         for batch in progress(batches, what, total):
             windows, where = zip(*batch, strict=True)
@@ -1927,7 +1927,7 @@ def _steadiness(key, settings, dataset):
         return features.framing.apply(change(image))[0]
 
     scores = [gaussian.score(features.test[key["picks"]])]
-    for batch in in_batches(look, pairs, min(settings.batch_size, trunk.limit)):
+    for batch in in_batches(look, pairs, trunk.limit):
         x = project(patch_features(trunk, np.stack(batch)), settings)
         scores.append(gaussian.score(x))
     scores = image_scores(torch.cat(scores).cpu().numpy(), settings.image_score)

@@ -45,9 +45,9 @@ ROWS = {
     "forward": "bare forward pass",
     "floor": "**floor**: decode + bare forward pass",
     "fit_and_score": "fit and score, from files",
-    "fit_and_score_low": "– with `precision` bfloat16",
     "fit": "– fit and cross-validation, from features",
     "scoring": "– test images, from the backbone's features to anomaly maps ¹",
+    "fit_and_score_low": "fit and score with `precision` bfloat16",
     "heat_maps": "heat-map figures",
     "whole_run": "`main.py`, cold, with PDF",
     "whole_run_low": "– with `precision` bfloat16",
@@ -58,9 +58,6 @@ ROWS = {
     "scipy_projected": "– the same on projected features ¹",
     "matplotlib": "assignment: a matplotlib figure per image ¹",
 }
-
-FROM_FILES = ("fit_and_score_low", "fit_and_score")
-RUN_MAIN = ("whole_run_low", "whole_run", "second_run")
 
 # -------------------------------------------------------------------- measurements
 # Each takes settings and returns {row: (seconds, images)}.
@@ -106,11 +103,6 @@ def fit_and_score(settings):
     seconds, found = clock(lambda: hp.detect(settings))
     images = len(found.normal) + len(found.bad) + len(found.test)
     return {"fit_and_score": (seconds, images)}
-
-
-def fit_and_score_low(settings):
-    (measured,) = fit_and_score(replace(settings, precision="bfloat16")).values()
-    return {"fit_and_score_low": measured}
 
 
 def backbone_features(settings, part, count):
@@ -207,11 +199,6 @@ def whole_run(settings):
     return {"whole_run": run_main(settings)[0]}
 
 
-def whole_run_low(settings):
-    (measured,) = whole_run(replace(settings, precision="bfloat16")).values()
-    return {"whole_run_low": measured}
-
-
 def second_run(settings):
     whole, stages = run_main(settings)
     return {"second_run": whole, "second_stages": stages}
@@ -231,15 +218,15 @@ def run_main(settings):
 def answer(task, settings):
     """Print {row: (seconds, images)} and the peak memory in MB."""
     found = globals()[task](hp.Settings(**json.loads(settings)))
-    runs_main = task in RUN_MAIN  # then the largest of its processes
+    runs_main = task in ("whole_run", "second_run")  # then the largest of its processes
     peak = hp.peak_rss_mb("CHILDREN" if runs_main else "SELF")
     print("\n" + json.dumps([found, peak]))
 
 
 def ask(task, settings, work):
     """`answer` in a process of its own."""
-    cache = work / ("main" if task in RUN_MAIN else "stages")
-    if task != "second_run" and task in (*RUN_MAIN, *FROM_FILES):  # from a cold cache
+    cache = work / ("main" if task in ("whole_run", "second_run") else "stages")
+    if task in ("fit_and_score", "whole_run"):  # from a cold cache
         shutil.rmtree(cache, ignore_errors=True)
     command = [sys.executable, __file__, "--task", task, json.dumps(asdict(settings))]
     environment = {**os.environ, "ANOMALY_CACHE": str(cache)}
@@ -284,9 +271,11 @@ def with_weights(settings, folder):
 
 def measure(settings, work, counts, large, runs):
     """{row: [(seconds, images, peak memory)]}, the rows taking turns."""
-    tasks = ("decode", "forward", *FROM_FILES, "statistics", "heat_maps")
-    tasks += ("assignment", *RUN_MAIN)
+    tasks = ("decode", "forward", "fit_and_score", "statistics", "heat_maps")
+    tasks += ("assignment", "whole_run", "second_run")
     steps = [(task, settings, "") for task in tasks]
+    low = replace(settings, precision="bfloat16")
+    steps += [(task, low, f"{task}_low") for task in ("fit_and_score", "whole_run")]
     sizes = [(count, settings.image_size) for count in counts]
     sizes += [(counts[0], 2 * settings.image_size)] + [LARGE] * large
     dataset = hp.load_dataset(settings.data, settings.category)
