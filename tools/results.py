@@ -3,7 +3,6 @@
 python tools/results.py [DATASET_PATH] [-p name value …]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -45,10 +44,19 @@ def row(settings):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Exit status: 0 done, 2 bad input (one line on stderr)."""
+    parser = hp.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset_path", nargs="?", default="")
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters")
-    options = parser.parse_args()
+    try:
+        print_table(parser.parse_args())
+    except hp.InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def print_table(options):
+    """A row for each category of the data set."""
     base = {"dataset_path": options.dataset_path, **hp.typed(options.parameters)}
     print(
         "| | assignment, AUROC | default, AUROC | FPR / recall | pixel AUROC / AUPRO "
@@ -60,4 +68,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
