@@ -1,0 +1,33 @@
+"""The workshop behind `helpers.py`: one noun a room.
+
+    errors      what bad input becomes: one line
+    files       whole-or-absent writing, digests of files
+    machine     device, versions, memory
+    settings    the parameters, each beside what is valid
+    cli         one parser for all commands
+
+    images      reading images and masks
+    dataset     the folders of a category
+    labels      the truth, for the evaluation alone
+    duplicates  the same picture in two parts
+
+    framing     place and light, brought into the normal range
+    weights     checked downloads, loading without pickle
+    backbones   the registry of networks
+    network     a backbone cut behind its last tapped layer
+    features    patches: batches, one grid, projection
+
+    gaussian    three covariances, Mahalanobis distances, folds
+    scores      image score, anomaly map, threshold, colour scale
+    metrics     AUROC and decisions
+    intervals   bootstrap, DeLong
+    pixels      pixel AUROC, AUPRO, AUPIMO
+    baselines   the memory bank, and other days
+
+    cache       results of the stages, kept on disk
+    report      plots, pictures, prose, exporters: see there
+
+Rooms take arrays, paths and plain values. Only `helpers.py` puts settings, cache, data
+and labels together, so that imports go one way: notebooks and tools import `helpers`,
+it imports the rooms, and they import only rooms that stand above them or beside them.
+"""

@@ -1,0 +1,86 @@
+"""Place and light: an image of another day is brought into the normal range.
+
+On another day the lamp is weaker, and somebody has touched the camera. An image whose
+light or place lies outside the range of the normal images is brought back into it;
+one inside stays as it is. No pixel is invented: each image is read with a margin, in
+which the window that the network sees can move.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from anomaly.images import resized, to_grey
+
+MARGIN = 1 / 36  # on each side, in units of the window's
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Place and light of the normal images. See `fit_framing`."""
+
+    size: int  # side of the window, pixels
+    template: np.ndarray  # uint8, mean grey image with its margins
+    place: np.ndarray  # (2, 2) pixels: lowest and highest (x, y)
+    light: np.ndarray  # (2, 2) grey values: lowest and highest (dark, bright)
+
+    def apply(self, image):
+        """What the network sees of an image (H, W, 3): (size, size, 3) uint8.
+
+        And where that was: (left, top, width, height) as shares of the image's sides.
+        """
+        image, margin = resized(image, with_margin(self.size)), _margin(self.size)
+        place = _place(to_grey(image), self.template, margin)
+        move = np.rint(place - np.clip(place, *self.place)).clip(-margin, margin)
+        x, y = margin + move.astype(int)
+        window = image[y : y + self.size, x : x + self.size]
+        light = _light(to_grey(window))
+        wanted = np.clip(light, *self.light)
+        if (wanted != light).any():
+            gain = np.ptp(wanted) / max(np.ptp(light), 1)
+            levels = (np.arange(256) - light[0]) * gain + wanted[0]
+            window = cv2.LUT(window, np.uint8(np.rint(levels.clip(0, 255))))
+        return window, np.array([x, y, self.size, self.size]) / len(image)
+
+
+def fit_framing(images, size):
+    """`Framing` of normal images, each of them (size and margins, the same, 3).
+
+    Range of the place: its quartiles; of the light: lowest to highest. A
+    product without a usual place has a wide range, and nothing is moved.
+    """
+    greys = [to_grey(image) for image in images]
+    template, margin = np.uint8(np.rint(np.mean(greys, axis=0))), _margin(size)
+    places = [_place(grey, template, margin) for grey in greys]
+    lights = [_light(grey[margin:-margin, margin:-margin]) for grey in greys]
+    light = np.array([np.min(lights, axis=0), np.max(lights, axis=0)])
+    return Framing(size, template, np.percentile(places, [25, 75], axis=0), light)
+
+
+def _margin(size):
+    return max(1, round(MARGIN * size))
+
+
+def with_margin(size):
+    return (size + 2 * _margin(size),) * 2
+
+
+def _place(grey, template, margin):
+    """Pixels (x, y) by which the product lies right of and below the template's.
+
+    By normalised cross-correlation, up to twice the margin.
+    """
+    reach = 2 * margin
+    inner = template[reach:-reach, reach:-reach]
+    match = cv2.matchTemplate(grey, inner, cv2.TM_CCOEFF_NORMED)
+    y, x = np.unravel_index(match.argmax(), match.shape)
+    if match[y, x] < match[reach, reach] + 1e-3:  # as good where it is: flat images
+        return np.zeros(2)
+    return np.array([x - reach, y - reach])
+
+
+def _light(grey):
+    """Grey values (2,) that 1 % and 99 % of the pixels do not exceed."""
+    counts = np.bincount(grey.ravel(), minlength=256).cumsum()
+    return np.searchsorted(counts, np.array([0.01, 0.99]) * counts[-1]).astype(float)
