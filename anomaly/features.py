@@ -33,9 +33,9 @@ def semi_orthogonal(dim, k, seed=0):
 def join_layers(maps, image_shape, stride=STRIDE):
     """Tapped maps [(B, C_l, h_l, w_l)] of images (H, W) as patches (B, h, w, sum C_l).
 
-    All are brought to the grid of the first, or of one patch per `stride` pixels if that
-    is coarser: finer ones averaged, coarser ones enlarged (bilinear). Then they are put
-    side by side.
+    All are brought to the grid of the first, or of one patch per `stride` pixels if
+    that is coarser: finer ones averaged, coarser ones enlarged (bilinear). Then they
+    are put side by side.
     """
     sides = zip(maps[0].shape[-2:], image_shape, strict=True)
     grid = tuple(min(side, ceil(pixels / stride)) for side, pixels in sides)

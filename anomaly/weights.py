@@ -67,7 +67,7 @@ def download_weights(url, seconds=float("inf")):
 
 
 def load_weights(network, trunk, path):
-    """Load a file into `network`, whose cut is `trunk`; InputError if it does not fit."""
+    """Load a file into `network`, whose cut is `trunk`; InputError if unfit."""
     remedy = "download it again or choose the matching backbone"
     try:
         # weights_only: a pickle that carries code is refused, never executed
