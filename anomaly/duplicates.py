@@ -45,6 +45,14 @@ def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
     return pairs
 
 
+def duplicate_names(dataset: Dataset) -> list[list[str]]:
+    """`find_duplicates` with paths as in the label file, for metrics.json."""
+    return [
+        [*(path.relative_to(dataset.root).as_posix() for path in pair), kind]
+        for *pair, kind in find_duplicates(dataset)
+    ]
+
+
 @cache  # notebooks 1 and 5 ask
 def _digest_and_thumbnail(path: Path, *stamp) -> tuple[str, np.ndarray]:
     image = read_image(path)

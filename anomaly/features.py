@@ -4,6 +4,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import ceil
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +14,32 @@ import tqdm.notebook
 from torch.nn import functional as F
 
 from anomaly.errors import InputError
+from anomaly.framing import Framing
+from anomaly.images import read_image
+from anomaly.machine import pick_device
 
 STRIDE = 8  # pixels from patch to patch, or more
 PROJECTION = 256  # dimensions kept of a patch feature that has more
+
+
+class Features(NamedTuple):
+    """Patch features of a category, (N, h, w, D) float32 each, on the device."""
+
+    good: torch.Tensor
+    bad: torch.Tensor
+    test: torch.Tensor
+    windows: dict  # (N, 4) of each part, cf. `Framing.apply`
+    assignment: np.ndarray  # (T, h, w) test distances under the assignment's Gaussian
+    layers: tuple
+    framing: Framing
+    seconds: float
+
+    @classmethod
+    def of(cls, device, half, **rest):
+        """From what is kept of them: half = {part: NumPy, half precision}."""
+        device = pick_device(device)
+        parts = {k: torch.from_numpy(np.float32(x)).to(device) for k, x in half.items()}
+        return cls(**parts, **rest)
 
 
 @cache
@@ -93,6 +118,24 @@ def in_batches(read, sources, batch_size):
             current, ahead = ahead, submit(following)
             if current:
                 yield [future.result() for future in current]
+
+
+def image_of(source):
+    """The image (H, W, 3) of a path, or the image that it is already."""
+    return read_image(source) if isinstance(source, Path) else source
+
+
+def stream(trunk, framing, sources, what, read=image_of):
+    """Yield patch features (B, h, w, D) and windows (B, 4), batch by batch.
+
+    read(source) is an image (H, W, 3); it happens while the network computes.
+    """
+    batches = in_batches(
+        lambda source: framing.apply(read(source)), sources, trunk.limit
+    )
+    for batch in progress(batches, what, len(sources)):
+        windows, places = zip(*batch, strict=True)
+        yield patch_features(trunk, np.stack(windows)), np.array(places)
 
 
 def progress(batches, what, total):

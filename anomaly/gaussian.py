@@ -14,9 +14,11 @@ a correction of rank <= N, so that no D x D matrix per position is inverted:
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from anomaly.errors import InputError
+from anomaly.machine import pick_device
 
 COVARIANCES = ("global", "position", "shrunk")
 SHRINKAGE = 0.3  # weight of the pooled covariance in `shrunk`
@@ -38,6 +40,26 @@ class Gaussian:
     base: torch.Tensor  # (P,) or (1,)
     factor: torch.Tensor | None  # A, (P, min(N, D), D)
     sign: int
+
+    @classmethod
+    def of(cls, device, **arrays):
+        """The Gaussian on a device ("auto", "cpu", …) from what `arrays` gave."""
+        device = pick_device(device)
+        return cls(
+            **{
+                name: torch.from_numpy(np.array(part)).to(device)  # a copy: read-only
+                if isinstance(part, np.ndarray)
+                else part
+                for name, part in arrays.items()
+            }
+        )
+
+    def arrays(self):
+        """Its parts as NumPy arrays, to be kept in a file."""
+        return {
+            name: part.cpu().numpy() if torch.is_tensor(part) else part
+            for name, part in vars(self).items()
+        }
 
     def score(self, features):
         """Mahalanobis distance (B, h, w) of patch features (B, h, w, D)."""

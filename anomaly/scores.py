@@ -41,13 +41,25 @@ def anomaly_map(patch_score, shape, sigma=0.0, window=WHOLE):
     return scores
 
 
-def anomaly_maps(patch_scores, size, sigma):
-    """`anomaly_map` of every image: (N, h, w) becomes (N, size, size)."""
-    return np.stack([anomaly_map(s, (size, size), sigma) for s in patch_scores])
+def anomaly_maps(patch_scores, windows, size, sigma):
+    """`anomaly_map` of every image: (N, h, w) and windows (N, 4) to (N, size, size)."""
+    pairs = zip(patch_scores, windows, strict=True)
+    return np.stack([anomaly_map(s, (size, size), sigma, w) for s, w in pairs])
+
+
+def map_scale(normal_maps) -> tuple[float, float]:
+    """The (low, high) of a category's colours, anchored on maps of normal images.
+
+    normal_maps: (N, h, w). Low is their median, the middle of the scale their 99.5 %
+    quantile: normal pixels stay in the cold half, what is warm is rare among them.
+    """
+    sample = normal_maps[:, ::2, ::2]  # smooth maps: a quarter of the pixels does
+    low, edge = np.quantile(sample, [0.5, 0.995])
+    return float(low), float(low + 2 * max(edge - low, 1e-6))
 
 
 class Threshold(NamedTuple):
-    threshold: float  # bad iff score > threshold
+    value: float  # bad iff score > value
     promised_fpr: float  # what n scores can promise, above max_fpr where n is too small
     n: int
     rule: str

@@ -1,28 +1,42 @@
 """The parameters that every notebook shares, each beside what is valid."""
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from anomaly.backbones import BACKBONES
+from anomaly.backbones import BACKBONES, best_backbone
 from anomaly.errors import CONTROLS, InputError
 from anomaly.files import ROOT
 from anomaly.gaussian import COVARIANCES
 
 COLORMAPS = ("jet", "inferno", "magma", "viridis", "cividis")
-RANGES = {  # lowest and highest
-    "image_size": (32, 2048),
-    "batch_size": (1, 1024),
-    "sigma": (0, 100),  # input pixels
-    "seed": (0, 2**32 - 1),
-}
-CHOICES = {
-    "covariance": COVARIANCES,
-    "colormap": COLORMAPS,
-    "lang": ("en", "zh"),
-    "device": ("auto", "cpu", "cuda", "mps"),
-    "precision": ("float32", "bfloat16"),
-}
+
+
+def valid(default, is_valid, words):
+    """A parameter that is_valid(value); `words` say what is, for the error."""
+    return field(default=default, metadata={"is_valid": is_valid, "words": words})
+
+
+def within(default, low, high):
+    """A number from low to high."""
+    return valid(default, lambda v: low <= v <= high, f"{low} to {high}")
+
+
+def one_of(default, *choices, registry=()):
+    """One of the choices, or a name in a registry, which may grow."""
+    return valid(
+        default,
+        lambda v: v in choices or v in registry,
+        lambda: ", ".join((*choices, *registry)),
+    )
+
+
+def is_folder_name(name):
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\"}
+
+
+def is_image_score(score):
+    return score == "max" or (not isinstance(score, str) and 0 < score <= 1)
 
 
 @dataclass(frozen=True)
@@ -32,40 +46,37 @@ class Settings:
     Raises InputError for a value that is out of range or of the wrong type.
     """
 
-    category: str = "hazelnut"
+    category: str = valid(
+        "hazelnut", is_folder_name, "the name of a folder of the data set"
+    )
     dataset_path: str = ""
-    image_size: int = 256
-    batch_size: int = 16
-    device: str = "auto"
-    precision: str = "float32"
+    image_size: int = within(256, 32, 2048)
+    batch_size: int = within(16, 1, 1024)
+    device: str = one_of("auto", "auto", "cpu", "cuda", "mps")
+    precision: str = one_of("float32", "float32", "bfloat16")
     visualization_dir: str = "report"
-    backbone: str = "auto"
+    backbone: str = one_of("auto", "auto", registry=BACKBONES)
     weights: str = ""
     layers: str = ""
-    covariance: str = "shrunk"
-    image_score: str | float = 0.02
-    sigma: float = 4.0
-    max_fpr: float = 0.05
-    colormap: str = "jet"
-    lang: str = "en"
-    seed: int = 0
+    covariance: str = one_of("shrunk", *COVARIANCES)
+    image_score: str | float = valid(
+        0.02,
+        is_image_score,
+        "max, or the share of patches to average, above 0 and up to 1",
+    )
+    sigma: float = within(4.0, 0, 100)  # input pixels
+    max_fpr: float = valid(0.05, lambda v: 0 < v < 1, "a rate between 0 and 1")
+    colormap: str = one_of("jet", *COLORMAPS)
+    lang: str = one_of("en", "en", "zh")
+    seed: int = within(0, 0, 2**32 - 1)
 
     def __post_init__(self):
-        for field in fields(self):
-            self._check_type(field.name, field.type)
-        for name, (low, high) in RANGES.items():
-            self._require(name, low <= getattr(self, name) <= high, f"{low} to {high}")
-        choices = {**CHOICES, "backbone": ("auto", *BACKBONES)}
-        for name, valid in choices.items():
-            self._require(name, getattr(self, name) in valid, ", ".join(valid))
-        share = self.image_score
-        valid = "max, or the share of patches to average, above 0 and up to 1"
-        is_share = not isinstance(share, str) and 0 < share <= 1
-        self._require("image_score", share == "max" or is_share, valid)
-        self._require("max_fpr", 0 < self.max_fpr < 1, "a rate between 0 and 1")
-        is_name = self.category not in ("", ".", "..")
-        is_name = is_name and not set(self.category) & {"/", "\\"}
-        self._require("category", is_name, "the name of a folder of the data set")
+        for parameter in fields(self):
+            self._check_type(parameter.name, parameter.type)
+            if rule := parameter.metadata:
+                value, words = getattr(self, parameter.name), rule["words"]
+                words = words() if callable(words) else words
+                self._require(parameter.name, rule["is_valid"](value), words)
         data = os.path.realpath(self.data / self.category)
         output = os.path.realpath(self.output)
         outside = not Path(output).is_relative_to(data)
@@ -101,10 +112,33 @@ class Settings:
 
     @property
     def weights_file(self):
-        """Path of the local weights file, where one is given."""
-        return ROOT / os.path.expanduser(self.weights)
+        """Path of the local weights file, None without one; InputError if missing."""
+        path = ROOT / os.path.expanduser(self.weights)
+        if self.weights and not path.is_file():
+            raise InputError(f"weights={self.weights!r}: there is no file {path}")
+        return path if self.weights else None
+
+    @property
+    def network(self):
+        """The arguments of `load_trunk`."""
+        names = ("image_size", "layers", "batch_size", "device", "precision")
+        options = {name: getattr(self, name) for name in names}
+        return {"name": self.backbone, "weights": self.weights_file, **options}
+
+    @property
+    def keeps_whole(self):
+        """Are patch features kept whole, not on fewer dimensions?"""
+        return self.covariance == "global"
 
     @property
     def output(self):
         """Path below which everything about this category is written."""
         return ROOT / os.path.expanduser(self.visualization_dir) / self.category
+
+
+def resolve_backbone(settings):
+    """The settings with `auto` replaced by the backbone that this machine can run."""
+    if settings.backbone != "auto":
+        return settings
+    name = "wide_resnet50_2" if settings.weights else best_backbone()
+    return replace(settings, backbone=name)

@@ -1,0 +1,146 @@
+"""The figures of metrics.json and the rows of scores.csv, from arrays.
+
+Labels as in `metrics`. What labels or masks do not allow is None; `null_reasons` says
+why.
+"""
+
+import csv
+import io
+
+import numpy as np
+
+from anomaly.images import read_image, read_mask
+from anomaly.intervals import bootstrap_interval, delong_test
+from anomaly.metrics import (
+    auroc,
+    average_precision,
+    classification_metrics,
+    oracle_threshold,
+    per_defect_auroc,
+)
+from anomaly.pixels import aupimo, aupro, pixel_auroc, pixel_average_precision
+
+PIXEL_METRICS = (pixel_auroc, aupro, pixel_average_precision, aupimo)
+
+
+def counts(is_bad):
+    """How many test images are good, bad, unlabelled."""
+    names = {0: "n_test_good", 1: "n_test_bad", -1: "n_test_unlabelled"}
+    return {name: int((is_bad == label).sum()) for label, name in names.items()}
+
+
+def ranking(is_bad, scores, seed=0):
+    """How well scores (T,) order the images: AUROC, average precision, intervals."""
+    return {
+        "auroc": auroc(is_bad, scores),
+        "auroc_ci95": bootstrap_interval("auroc", is_bad, scores, seed=seed),
+        "average_precision": average_precision(is_bad, scores),
+        "average_precision_ci95": bootstrap_interval(
+            "average_precision", is_bad, scores, seed=seed
+        ),
+    }
+
+
+def decision(is_bad, scores, threshold):
+    """What `threshold`, a `Threshold`, decides, beside the best in hindsight."""
+    return {
+        "threshold": threshold.value,
+        "threshold_rule": threshold.rule,
+        "promised_fpr": threshold.promised_fpr,
+        **classification_metrics(is_bad, scores > threshold.value),
+        "oracle": oracle_threshold(is_bad, scores),
+    }
+
+
+def per_defect(defect, is_bad, scores):
+    """Number of images and AUROC of each named kind of defect."""
+    return {
+        kind: {"n": defect.count(kind), "auroc": value}
+        for kind, value in per_defect_auroc(defect, is_bad, scores).items()
+    }
+
+
+def pixel_figures(paths, map_of, labels):
+    """Pixel metrics over the test images whose defect, or absence of one, is known.
+
+    map_of(index, shape) is the anomaly map of a path. None where there is no mask.
+    """
+    pairs = list(pixel_pairs(paths, map_of, labels)) if any(labels.masks) else []
+    maps, masks = zip(*pairs, strict=True) if pairs else ((), ())
+    return {m.__name__: m(maps, masks) if pairs else None for m in PIXEL_METRICS}
+
+
+def pixel_pairs(paths, map_of, labels):
+    """Yield (map, mask), (H, W) each."""
+    for i, path in enumerate(paths):
+        if labels.is_bad[i] == 0 or labels.masks[i]:
+            shape, mask = read_image(path).shape[:2], labels.masks[i]
+            mask = read_mask(mask, shape) if mask else np.zeros(shape, bool)
+            yield map_of(i, shape), mask
+
+
+def comparison(is_bad, scores, rows, seed=0):
+    """AUROC of {method: scores (T,)}, and DeLong's test of `scores` against the first.
+
+    The first row is the assignment's method.
+    """
+    table = [
+        {
+            "name": name,
+            "auroc": auroc(is_bad, row),
+            "auroc_ci95": bootstrap_interval("auroc", is_bad, row, seed=seed),
+        }
+        for name, row in rows.items()
+    ]
+    test = delong_test(is_bad, scores, next(iter(rows.values())))
+    return {
+        "assignment": table[0],
+        "delong_p": test and test["p_value"],
+        "ablation": table,
+    }
+
+
+def other_days(is_bad, rows, threshold):
+    """AUROC and false-positive rate of {other day: scores (n,)}, a row each."""
+    return [
+        {
+            "name": name,
+            "n": len(is_bad),
+            "auroc": auroc(is_bad, scores),
+            "false_positive_rate": classification_metrics(
+                is_bad, scores > threshold.value
+            )["false_positive_rate"],
+        }
+        for name, scores in rows.items()
+    ]
+
+
+def null_reasons(is_bad, has_masks):
+    """Why a figure is null, by its key in metrics.json."""
+    reasons = {}
+    for value, name in ((0, "good"), (1, "bad")):
+        if not (is_bad == value).any():
+            for key in ("auroc", "average_precision", "oracle"):
+                reasons[key] = f"no {name} test image is labelled"
+    if not has_masks:
+        for metric in PIXEL_METRICS:
+            reasons[metric.__name__] = "no masks in ground_truth"
+    return reasons
+
+
+def scores_csv(paths, labels, scores, threshold):
+    """scores.csv as text; the column `defect` is there if any is named."""
+    word = {0: "good", 1: "bad", -1: ""}
+    columns = {
+        "filename": [path.name for path in paths],
+        "label": [word[int(label)] for label in labels.is_bad],
+        "score": [f"{score:.6g}" for score in scores],
+        "prediction": [word[int(score > threshold.value)] for score in scores],
+    }
+    if any(labels.defect):
+        columns["defect"] = labels.defect
+    with io.StringIO(newline="") as text:
+        table = csv.writer(text)
+        table.writerow(columns)
+        table.writerows(zip(*columns.values(), strict=True))
+        return text.getvalue()
