@@ -1,17 +1,17 @@
 """Gaussians of patch features, three covariances, and their Mahalanobis distance.
 
-Every covariance below is written in one form. With the patch residual whitened,
-z = (x - mean_p) W, the covariance at position p is
+    global    one mean and one Σ for all positions (the assignment's)
+    position  Σ_p = (1 - ρ) S_p + ρ tr(S_p) / D · I, ρ by OAS (PaDiM)
+    shrunk    Σ_p = (1 - α) S_p + α S, S pooled over all positions
 
-    base_p I + sum_i a_i a_i^T,    i = 1..N training images,
-
-a correction of rank <= N, so that no D x D matrix per position is inverted:
-
-    global    W whitens the pooled covariance, base = 1, no correction
-    position  W = I, base_p = rho_p tr(S_p) / D  (PaDiM with OAS shrinkage)
-    shrunk    W whitens the pooled covariance, base = shrinkage
+What is pooled is done once: W whitens S (W is I for `position`), and z = W (x - μ_p) is
+a patch in coordinates in which S is the identity. What is left to a position is its own
+Σ_p in these coordinates, with Cholesky factor L_p, and d(x) = |L_p⁻¹ z|. Features have
+at most 256 dimensions here (cf. `features.project`), so that a factor for each position
+is cheap; `global` alone is fitted to whole features, and has none.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,90 +24,77 @@ COVARIANCES = ("global", "position", "shrunk")
 SHRINKAGE = 0.3  # weight of the pooled covariance in `shrunk`
 RIDGE = 1e-3  # added to a covariance's diagonal, in units of its mean
 FOLDS = 5  # for scoring the training images out of sample
-_FLOOR = 1e-8  # smallest variance: constant images stay invertible
-_BLOCK_FLOATS = 2**22  # 16 MB of float32: cf. CPU_PIXELS
+FLOOR = 1e-8  # smallest variance: constant images stay invertible
+BLOCK_FLOATS = 2**22  # 16 MB of float32: the system takes larger tensors back each time
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Fitted patch distribution; `P = h * w` positions. See `fit_gaussian`.
-
-    d²(x) = base_p |z|² + sign |A_p z|²  with  z = (x - mean_p) whiten.
-    """
+    """Fitted patch distribution; `P = h * w` positions. See `fit_gaussian`."""
 
     mean: torch.Tensor  # (h, w, D), or (1, 1, D) where place does not count
-    whiten: torch.Tensor | None  # (D, D)
-    base: torch.Tensor  # (P,) or (1,)
-    factor: torch.Tensor | None  # A, (P, min(N, D), D)
-    sign: int
+    whiten: torch.Tensor  # W, (D, D)
+    root: torch.Tensor  # L, (P, D, D) lower triangular, or (0, D, D): none
 
     @classmethod
     def of(cls, device, **arrays):
         """The Gaussian on a device ("auto", "cpu", …) from what `arrays` gave."""
-        device = pick_device(device)
+        device = pick_device(device)  # np.array: a copy, for what is kept is read-only
         return cls(
-            **{
-                name: torch.from_numpy(np.array(part)).to(device)  # a copy: read-only
-                if isinstance(part, np.ndarray)
-                else part
-                for name, part in arrays.items()
-            }
+            **{k: torch.from_numpy(np.array(a)).to(device) for k, a in arrays.items()}
         )
 
     def arrays(self):
         """Its parts as NumPy arrays, to be kept in a file."""
-        return {
-            name: part.cpu().numpy() if torch.is_tensor(part) else part
-            for name, part in vars(self).items()
-        }
+        return {name: part.cpu().numpy() for name, part in vars(self).items()}
 
     def score(self, features):
         """Mahalanobis distance (B, h, w) of patch features (B, h, w, D)."""
         B, h, w, D = features.shape
-        mean, base = self.mean.expand(h, w, D), self.base.expand(h * w)
-        d2 = features.new_empty(B, h * w)
-        for rows, at in _row_blocks(features):
-            z = (features[:, rows] - mean[rows]).flatten(1, 2)  # (B, p, D)
-            if self.whiten is not None:
-                z = z @ self.whiten
-            d2[:, at] = z.square().sum(-1) * base[at]
-            if self.factor is not None:
-                az = torch.bmm(self.factor[at], z.permute(1, 2, 0))  # (p, min(N, D), B)
-                d2[:, at] += self.sign * az.square().sum(1).T
-        return d2.clamp_min(0).sqrt().reshape(B, h, w)
+        mean, d = self.mean.expand(h, w, D), features.new_empty(B, h * w)
+
+        def score_block(block):
+            rows, at = block
+            z = (features[:, rows] - mean[rows]).flatten(1, 2) @ self.whiten.T
+            if len(self.root):  # z (B, p, D), one system of equations a position
+                z, lower = z.transpose(0, 1), self.root[at].mT
+                z = torch.linalg.solve_triangular(lower, z, upper=True, left=False)
+                z = z.transpose(0, 1)
+            d[:, at] = z.norm(dim=-1)
+
+        on_all_cores(score_block, row_blocks(features))
+        return d.reshape(B, h, w)
 
 
-def _row_blocks(features):
+def row_blocks(features, floats=BLOCK_FLOATS):
     """Slices of the grid's rows, and of the positions in them, of some 16 MB each."""
     N, h, w, D = features.shape
-    step = max(1, _BLOCK_FLOATS // (max(N, 1) * w * D))
+    step = max(1, floats // (max(N, D) * w * D))
     for start in range(0, h, step):
         stop = min(start + step, h)
         yield slice(start, stop), slice(start * w, stop * w)
 
 
-def _inverse_root(matrices):
-    """L⁻¹ (..., n, n) of symmetric positive definite M = L Lᵀ, on one thread.
+def on_all_cores(work, blocks):
+    """work(block) for all blocks, as many at once as PyTorch has threads, each on one.
 
-    On two cores, threaded LAPACK takes 30 times longer for batches of n = 200,
-    nearly all of it waiting.
+    Threaded LAPACK takes 30 times longer for a batch of small matrices, nearly all of
+    it waiting.
     """
-    eye = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    threads, one = torch.get_num_threads(), {"initializer": torch.set_num_threads}
     try:
-        root = torch.linalg.cholesky(matrices)
-        return torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
+        with ThreadPoolExecutor(threads, **one, initargs=(1,)) as pool:
+            list(pool.map(work, blocks))
     finally:
         torch.set_num_threads(threads)
 
 
-def _whitening(covariance):
-    """W (D, D) with W Wᵀ = (S + ridge)⁻¹ for a covariance S (D, D)."""
-    covariance = covariance.clone()
-    ridge = RIDGE * covariance.diagonal().mean()
-    covariance.diagonal().add_(ridge.clamp_min(_FLOOR))
-    return _inverse_root(covariance).T.contiguous()
+def whitening(covariance, ridge=RIDGE):
+    """W (D, D) with WᵀW = (S + ridge)⁻¹ for a covariance S (D, D)."""
+    eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    ridge = (ridge * covariance.diagonal().mean()).clamp_min(FLOOR)
+    root = torch.linalg.cholesky(covariance + ridge * eye)
+    return torch.linalg.solve_triangular(root, eye, upper=False)
 
 
 class PatchSums:
@@ -135,45 +122,44 @@ class PatchSums:
         product = self.product.triu() + self.product.triu(1).T
         scatter = product - self.count * torch.outer(mean, mean)
         covariance = scatter / max(self.count - 1, 1)
-        whiten = _whitening(covariance.to(self.origin))
+        whiten = whitening(covariance.to(self.origin))
         mean = (self.origin + mean).to(self.origin)[None, None]
-        return Gaussian(mean, whiten, self.origin.new_ones(1), None, 0)
+        return Gaussian(mean, whiten, whiten.new_empty(0, *whiten.shape))
 
 
-def _mean(features, images):
+def mean_of(features, images):
     """Mean (h, w, D) of the features of those images."""
-    blocks = [features[:, rows][images].mean(0) for rows, _ in _row_blocks(features)]
+    blocks = [features[:, rows][images].mean(0) for rows, _ in row_blocks(features)]
     return torch.cat(blocks)
 
 
-def _pooled_covariance(features, images, mean):
+def pooled_covariance(features, images, mean):
     """Covariance (D, D) pooled over all positions (h, w) around their means."""
     N, (h, w, D) = len(images), features.shape[1:]
     scatter = features.new_zeros(D, D)
-    for rows, _ in _row_blocks(features):
+    for rows, _ in row_blocks(features):
         r = (features[:, rows][images] - mean.expand(h, w, D)[rows]).flatten(0, 2)
         scatter += r.T @ r
     return scatter / max(N * h * w - mean[..., 0].numel(), 1)  # a mean costs one
 
 
-def _oas(z):
-    """Oracle-approximating shrinkage ρ and mean variance, each (P,).
+def oas(own, count):
+    """Shrinkage ρ and mean variance, (P,) each, of covariances S (P, D, D).
 
-    `z` (P, N, D) is centred. Chen et al., "Shrinkage Algorithms for MMSE
-    Covariance Estimation", IEEE TSP 2010, eq. 23, without its terms in 2/D
-    (as scikit-learn does). tr(S²) comes from the N × N Gram matrix.
+    Chen et al., "Shrinkage Algorithms for MMSE Covariance Estimation", IEEE TSP 2010,
+    eq. 23, without its terms in 2/D (as scikit-learn does); S from `count` samples.
     """
-    N, D = z.shape[1:]
-    small = z if N <= D else z.mT
-    gram = small @ small.mT / N
-    mean = gram.diagonal(dim1=1, dim2=2).sum(1) / D
-    alpha = gram.square().sum((1, 2)) / D**2  # mean of the entries of S²
-    gap = (N + 1) * (alpha - mean**2 / D)
+    D = own.shape[-1]
+    mean = own.diagonal(dim1=1, dim2=2).mean(1)
+    alpha = own.square().mean((1, 2))
+    gap = (count + 1) * (alpha - mean**2 / D)
     rho = torch.where(gap > 0, (alpha + mean**2) / gap, 1.0).clamp(max=1)
     return rho, mean
 
 
-def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE, images=None):
+def fit_gaussian(
+    features, covariance="shrunk", shrinkage=SHRINKAGE, ridge=RIDGE, images=None
+):
     """Fit one of COVARIANCES to patch features (N, h, w, D) of normal images.
 
     global    one N(mean, S) over all patches of all images
@@ -182,11 +168,10 @@ def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE, images=None
               means, α = `shrinkage` (regularised discriminant analysis:
               Friedman, JASA 1989)
 
-    `images` are the indices of those to fit to, all if None. The features' device
-    and dtype carry over to the result. Cost: one N × N
-    (or D × D, where that is smaller) Cholesky factor per position. Needs no
-    more than N ≥ 1 images; variances have a floor, so that constant images
-    give finite distances.
+    `ridge` is added to S, in units of its mean variance. `images` are the indices of
+    those to fit to, all if None. The features' device and dtype carry over to the
+    result. Needs no more than N ≥ 1 images; variances have a floor, so that constant
+    images give finite distances.
     """
     if covariance not in COVARIANCES:
         raise InputError(
@@ -195,39 +180,34 @@ def fit_gaussian(features, covariance="shrunk", shrinkage=SHRINKAGE, images=None
     h, w, D = features.shape[1:]
     if images is None:
         images = torch.arange(len(features), device=features.device)
-    mean = _mean(features, images)
+    mean = mean_of(features, images)
     if covariance == "global":
         mean = mean.mean((0, 1), keepdim=True)
-    whiten = None
+    eye = torch.eye(D, dtype=features.dtype, device=features.device)
+    whiten, positions = eye, h * w
     if covariance != "position":
-        whiten = _whitening(_pooled_covariance(features, images, mean))
-    one = features.new_ones(1)
+        whiten = whitening(pooled_covariance(features, images, mean), ridge)
     if covariance == "global" or (covariance == "shrunk" and shrinkage >= 1):
-        return Gaussian(mean, whiten, one, None, 0)
+        positions = 0
+    root = features.new_empty(positions, D, D)
 
-    N, rank = len(images), min(len(images), D)
-    base = features.new_empty(h * w)
-    factor = features.new_empty(h * w, rank, D)
-    eye = torch.eye(rank, dtype=features.dtype, device=features.device)
-    for rows, at in _row_blocks(features):
-        z = features[:, rows][images] - mean[rows]
-        z = z.flatten(1, 2).transpose(0, 1)  # (p, N, D)
+    def fit_block(block):
+        rows, at = block
+        z = (features[:, rows][images] - mean[rows]).flatten(1, 2) @ whiten.T
+        z = z.transpose(0, 1)  # (p, N, D)
+        own = z.mT @ z  # (p, D, D)
         if covariance == "shrunk":
-            z = z @ whiten
-            z *= ((1 - shrinkage) / max(N - 1, 1)) ** 0.5
-            base[at] = shrinkage
+            own *= (1 - shrinkage) / max(len(images) - 1, 1)
+            variance = features.new_full((len(own),), shrinkage)  # of S, which is I
         else:
-            rho, variance = _oas(z)
-            z = z * ((1 - rho) / N).sqrt()[:, None, None]
-            base[at] = (rho * variance).clamp_min(_FLOOR)
-        b = base[at, None, None]
-        if N <= D:  # Woodbury: (bI + ZᵀZ)⁻¹ = (I - Zᵀ(bI + ZZᵀ)⁻¹Z) / b
-            factor[at] = _inverse_root(z @ z.mT + b * eye) @ (z / b.sqrt())
-        else:
-            factor[at] = _inverse_root(z.mT @ z + b * eye)
-    if N <= D:
-        return Gaussian(mean, whiten, 1 / base, factor, -1)
-    return Gaussian(mean, whiten, torch.zeros_like(base), factor, 1)
+            rho, variance = oas(own.div_(len(images)), len(images))
+            own *= (1 - rho)[:, None, None]
+            variance = (rho * variance).clamp_min(FLOOR)
+        root[at] = torch.linalg.cholesky(own + variance[:, None, None] * eye)
+
+    if positions:
+        on_all_cores(fit_block, row_blocks(features[:1].expand(len(images), h, w, D)))
+    return Gaussian(mean, whiten, root)
 
 
 def cross_validated_scores(features, folds=FOLDS, **fit_options):
