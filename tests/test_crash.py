@@ -16,8 +16,9 @@ from dataclasses import asdict
 import psutil
 import pytest
 
-import figures as fg
 import helpers as hp
+from anomaly.report.pictures import heatmap_panel
+from anomaly.scores import map_scale
 
 KILLS = int(os.environ.get("ANOMALY_KILLS", 24))
 TIMES = {"seconds", "peak_rss_mb"}
@@ -31,10 +32,10 @@ def work(settings):
     """What the notebooks compute and write, without their kernels."""
     detection = hp.detect(settings)
     maps = hp.anomaly_maps(detection.normal, settings.image_size, settings.sigma)
-    scale = fg.map_scale(maps)
+    scale = map_scale(maps)
     for index, path in enumerate(detection.dataset.test):
         anomaly = detection.map(index)
-        panel = fg.heatmap_panel(hp.read_image(path), anomaly, scale, settings.colormap)
+        panel = heatmap_panel(hp.read_image(path), anomaly, scale, settings.colormap)
         name = f"heatmap_{path.stem}.png"
         hp.write_image(settings.output / "heatmaps" / name, panel)
     hp.save_evaluation(settings)

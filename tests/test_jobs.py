@@ -6,12 +6,11 @@ import socket
 import subprocess
 import sys
 
-import joblib
 import pytest
-import torch
 
-import helpers as hp
 import main
+from anomaly.files import ROOT
+from anomaly.report import run as runner
 
 TIMES = {"seconds", "peak_rss_mb", "settings"}  # settings: of the output's place
 
@@ -20,7 +19,7 @@ def run(tiny, out, *options):
     """The runner on both categories; its console."""
     values = {"dataset_path": tiny, "visualization_dir": out, "image_size": 64}
     values |= {"backbone": "efficientnet_lite2", "device": "cpu"}
-    command = [sys.executable, str(hp.ROOT / "main.py"), "--no-pdf", *options]
+    command = [sys.executable, str(ROOT / "main.py"), "--no-pdf", *options]
     for name, value in values.items():
         command += ["-p", name, str(value)]
     cache = {"ANOMALY_CACHE": str(out.with_name(out.name + "-cache"))}
@@ -63,23 +62,6 @@ def test_jobs_give_the_same_bytes(tiny, tmp_path, serial):
     assert outputs(tmp_path / "out") == serial
 
 
-@pytest.mark.parametrize("cores, jobs", [(8, 2), (8, 3), (2, 3), (None, 2)])
-def test_jobs_share_the_cores(cores, jobs, monkeypatch):
-    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
-        monkeypatch.delenv(name)
-    if cores:
-        monkeypatch.setattr("joblib._parallel_backends.cpu_count", lambda: cores)
-    share = max((cores or joblib.cpu_count()) // jobs, 1)
-    with main.side_by_side(jobs, None) as parallel:
-        told = parallel(
-            joblib.delayed(os.getenv)("OMP_NUM_THREADS") for _ in range(jobs)
-        )
-        taken = parallel(joblib.delayed(torch.get_num_threads)() for _ in range(jobs))
-    assert told == [str(share)] * jobs
-    # torch takes no more than the machine has
-    assert taken == [min(share, joblib.cpu_count())] * jobs
-
-
 def test_dask_gives_the_same_bytes(tiny, tmp_path, serial, cold_cache):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
@@ -100,7 +82,7 @@ def test_dask_gives_the_same_bytes(tiny, tmp_path, serial, cold_cache):
     ],
 )
 def test_no_scheduler_is_one_line(address, listens, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(main, "DASK_SECONDS", 1)
+    monkeypatch.setattr(runner, "DASK_SECONDS", 1)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listens:

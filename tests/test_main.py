@@ -1,14 +1,13 @@
-"""The runner's parts: command line, explanation, log and summary."""
+"""The command line: its parameters, what went wrong in one line, summary."""
 
 import errno
 
-import nbformat
-import psutil
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-import helpers as hp
 import main
+from anomaly.errors import InputError
+from anomaly.report import run as runner
 
 
 @pytest.mark.parametrize(
@@ -34,7 +33,7 @@ def in_notebook(name, value):
 @pytest.mark.parametrize(
     "error, message, status",
     [
-        (hp.InputError("a.png: no"), "a.png: no", 2),
+        (InputError("a.png: no"), "a.png: no", 2),
         (in_notebook("InputError", "a.png: no"), "a.png: no", 2),
         (in_notebook("ValueError", "odd"), "ValueError: odd", 1),
         (ZeroDivisionError("odd"), "ZeroDivisionError: odd", 1),
@@ -45,24 +44,6 @@ def test_explain(error, message, status):
     assert main.explain(error) == (message, status)
 
 
-def logged(path):
-    try:
-        raise ValueError("榛 \ud800")
-    except ValueError:
-        return main.write_log(path)
-
-
-def test_log_holds_the_traceback_and_goes_elsewhere_if_need_be(tmp_path, monkeypatch):
-    temp, wanted = tmp_path / "temp", tmp_path / "out" / "error.log"
-    temp.mkdir()
-    monkeypatch.setattr(main.tempfile, "tempdir", str(temp))
-    assert logged(wanted) == wanted
-    assert wanted.read_text(encoding="utf-8").endswith("ValueError: 榛 \\ud800\n")
-    other = logged(wanted / "below a file.log")
-    assert other.parent == temp
-    assert other.read_text(encoding="utf-8").startswith("Traceback")
-
-
 @pytest.mark.parametrize("log", [True, False])
 def test_a_fault_is_one_line_that_names_the_log(tmp_path, monkeypatch, capsys, log):
     def fail(*arguments):
@@ -70,7 +51,7 @@ def test_a_fault_is_one_line_that_names_the_log(tmp_path, monkeypatch, capsys, l
 
     monkeypatch.setattr(main, "run", fail)
     if not log:  # no disk takes it
-        monkeypatch.setattr(hp, "write_file", lambda *_: fail_to_write())
+        monkeypatch.setattr(runner, "write_file", lambda *_: fail_to_write())
     assert main.main(["-p", "visualization_dir", str(tmp_path)]) == 1
     where = f" (details: {tmp_path / 'error.log'})" if log else ""
     assert capsys.readouterr().err == f"error: RuntimeError: two\\nlines{where}\n"
@@ -78,7 +59,7 @@ def test_a_fault_is_one_line_that_names_the_log(tmp_path, monkeypatch, capsys, l
 
 
 def fail_to_write():
-    raise hp.InputError("full")
+    raise InputError("full")
 
 
 def test_ctrl_c_is_one_line(monkeypatch, capsys):
@@ -109,34 +90,3 @@ def test_a_log_of_an_earlier_failure_goes(tmp_path, monkeypatch):
 def test_summary(auroc, interval, line):
     metrics = {"category": "nut", "auroc": auroc, "auroc_ci95": interval}
     assert main.summary(metrics) == line
-
-
-def test_the_report_comes_last_and_the_explorer_is_not_run():
-    stems = [path.stem for path in main.NOTEBOOKS]
-    assert [stem[:2] for stem in stems] == ["01", "02", "03", "04", "05", "06"]
-    assert stems[-1] == "06_report"  # what `export` reads
-
-
-def test_a_notebook_sees_nothing_of_the_one_before(tmp_path):
-    """They share a kernel, for its imports, and no variable."""
-    script = "import os, sys\nseen = sorted(n for n in globals() if n[0] != '_')\n"
-    script += (
-        "print(seen, 'colorsys' in sys.modules, os.getpid())\nimport colorsys\nx = 1"
-    )
-    cell = nbformat.v4.new_code_cell(script)
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    nbformat.write(notebook, tmp_path / "source.ipynb")
-    with main.shared_kernel() as manager:
-        for name in ("first", "second"):
-            target = tmp_path / f"{name}.ipynb"
-            main.execute(tmp_path / "source.ipynb", target, {}, manager)
-        process = psutil.Process(manager.provisioner.pid)
-    assert not process.is_running()
-    told = []
-    for name in ("first", "second"):
-        cell = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4).cells[0]
-        assert cell.execution_count == 1
-        told.append(cell.outputs[0].text.rsplit(maxsplit=2))
-    (seen, loaded, pid), (seen_again, loaded_again, pid_again) = told
-    assert seen == seen_again and "'x'" not in seen_again
-    assert (loaded, loaded_again) == ("False", "True") and pid == pid_again

@@ -1,22 +1,22 @@
-"""The report: notebook 06, its prose and figures, and their export to HTML and PDF."""
+"""The report as a reader gets it: notebook 06, executed, as HTML and PDF."""
 
 import html.parser
-import importlib.util
-import io
 import json
 import re
 import shutil
 from pathlib import Path
 
 import cv2
+import nbformat
 import numpy as np
-import pypandoc
 import pypdf
 import pytest
 
-import export
-import figures as fg
 import helpers as hp
+from anomaly.files import ROOT, write_image
+from anomaly.report.exporters import export_report
+from anomaly.report.style import cjk_font
+from anomaly.settings import Settings
 
 NASTY = '<script>alert(1)< $x_1$ *b* `c` [d](e) #read("f") @g é 榛子.png'
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -46,13 +46,13 @@ def data(tmp_path_factory):
                 image, mask = draw(rng, bad)
                 special = category != "nut" and part == "test" and i == 1
                 name = NASTY if special else f"{i:03d}.png"
-                hp.write_image(root / category / part / name, image)
+                write_image(root / category / part / name, image)
                 if part == "test":
                     entry = {"label": "bad", "defect": "hole"} if bad else {}
                     labels[f"{category}/test/{name}"] = {"label": "good"} | entry
                 if bad and category != "nut":
                     target = root / category / "ground_truth" / f"{Path(name).stem}.png"
-                    hp.write_image(target, np.repeat(mask[..., None], 3, axis=2))
+                    write_image(target, np.repeat(mask[..., None], 3, axis=2))
     text = json.dumps(labels, ensure_ascii=False)
     (root / "image_anomaly_labels.json").write_text(text, encoding="utf-8")
     return root
@@ -64,10 +64,11 @@ def run_notebook(settings, monkeypatch):
 
     def display(content, metadata=None, raw=False):
         bundle = content if raw else {"text/markdown": content.data}
-        outputs.append({"data": bundle, "metadata": metadata or {}})
+        output = nbformat.v4.new_output("display_data", bundle, metadata=metadata or {})
+        outputs.append(output)
 
-    monkeypatch.setattr(fg, "display", display)
-    path = hp.ROOT / "notebooks" / "06_report.ipynb"
+    monkeypatch.setattr("anomaly.report.show.display", display)
+    path = ROOT / "notebooks" / "06_report.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     names = {"__name__": "notebook"}
@@ -76,8 +77,9 @@ def run_notebook(settings, monkeypatch):
         if index == 0:  # the parameters
             names.update(vars(settings))
     settings.output.mkdir(parents=True, exist_ok=True)
-    executed = json.dumps({"cells": [{"outputs": outputs}]})
-    (settings.output / "06_report.ipynb").write_text(executed, encoding="utf-8")
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell()])
+    executed.cells[0].outputs = outputs
+    nbformat.write(executed, settings.output / "06_report.ipynb")
 
 
 @pytest.fixture(scope="module", params=["en", "zh"])
@@ -87,7 +89,7 @@ def reports(request, data, tmp_path_factory):
     folders = []
     with pytest.MonkeyPatch.context() as monkeypatch:
         for category in ("nut", "榛子 & co"):
-            settings = hp.Settings(
+            settings = Settings(
                 category=category,
                 dataset_path=str(data),
                 visualization_dir=str(target),
@@ -97,9 +99,9 @@ def reports(request, data, tmp_path_factory):
             )
             hp.save_evaluation(settings)
             run_notebook(settings, monkeypatch)
-            export.export_report([settings.output], settings.output, lang)
+            export_report([settings.output], settings.output, lang)
             folders.append(settings.output)
-    export.export_report(folders, target, lang)
+    export_report(folders, target, lang)
     return lang, *folders, target
 
 
@@ -182,7 +184,7 @@ def test_pdf_has_a_linked_contents_and_embedded_fonts(reports):
             descriptor = inner["/FontDescriptor"].get_object()
             assert {"/FontFile", "/FontFile2", "/FontFile3"} & set(descriptor)
             names.add(font["/BaseFont"])
-    family = fg.cjk_font()[0].replace(" ", "")
+    family = cjk_font()[0].replace(" ", "")
     assert any(family in name for name in names) == (lang == "zh")
 
 
@@ -227,40 +229,10 @@ def test_common_report_compares_first(reports):
     assert text.count("arXiv:2011.08785") == 1
 
 
-def test_failing_export_changes_nothing(reports, tmp_path, monkeypatch):
-    lang, nut, _, _ = reports
-    shutil.copy(nut / "06_report.ipynb", tmp_path)
-    (tmp_path / "report.html").write_text("old")
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("no\nspace left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(export.typst, "compile", fail)
-        with pytest.raises(export.ExportError, match="no space left") as error:
-            export.export_report([tmp_path], tmp_path, lang)
-    assert "\n" not in str(error.value)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["06_report.ipynb", "report.html"]
-    assert (tmp_path / "report.html").read_text() == "old"
-
-    (tmp_path / "report.pdf").write_text("old")
-    export.export_report([tmp_path], tmp_path, lang, pdf=False)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["06_report.ipynb", "report.html"]
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") != "old"
-
-
-def test_notebook_without_a_report_is_refused(tmp_path):
-    (tmp_path / "06_report.ipynb").write_text('{"cells": []}')
-    with pytest.raises(export.ExportError, match="run it first"):
-        export.export_report([tmp_path], tmp_path, "en")
-
-
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_report_without_labels(data, tmp_path, lang, monkeypatch):
     shutil.copytree(data / "nut", tmp_path / "data" / "nut")
-    settings = hp.Settings(
+    settings = Settings(
         category="nut",
         dataset_path=str(tmp_path / "data"),
         visualization_dir=str(tmp_path),
@@ -269,71 +241,7 @@ def test_report_without_labels(data, tmp_path, lang, monkeypatch):
         lang=lang,
     )
     run_notebook(settings, monkeypatch)
-    export.export_report([settings.output], settings.output, lang)
+    export_report([settings.output], settings.output, lang)
     page = Page(settings.output / "report.html")
     assert len(page.alts) >= 3
     assert "{%" not in page.text and "None" not in page.text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        NASTY,
-        "a_b_ ~c~ ^d^ **e**",
-        "$$x$$ \\alpha {f} | g",
-        "![h](i) <!-- j -->",
-        "1. k",
-    ],
-)
-def test_escaped_text_shows_literally(text):
-    markdown = f"x {fg.escape(text)}"
-    plain = pypandoc.convert_text(
-        markdown, "plain", export.MARKDOWN, extra_args=["--wrap=none"]
-    )
-    assert plain.strip() == f"x {text}"
-
-
-def test_heat_map_colours():
-    image = np.full((40, 80, 3), 100, np.uint8)
-    values = np.zeros((64, 64), np.float32)
-    values[:, 32:] = 10
-    panel = fg.heatmap_panel(image, values, (0, 10), "jet")
-    assert panel.shape[0] == 64 and panel.dtype == np.uint8
-    cold, hot = panel[32, 128 + 4 + 10], panel[32, 128 + 4 + 120]  # RGB
-    assert cold[2] > 100 > cold[0] and hot[0] > 100 > hot[2]
-    assert (panel[32, :128] == 100).all()  # the original, in the image's shape
-    calm = fg.heatmap_panel(image, values, (10, 30), "jet")
-    assert (calm[32, 142] == cold).all()  # below the scale is as cold as its low end
-    mask = np.zeros((40, 80), bool)
-    mask[15:25, 30:50] = True
-    outlined = fg.heatmap_panel(image, values, (0, 10), mask=mask)
-    assert (outlined[:, :128] == 255).all(axis=2).any()
-    low, high = fg.map_scale(np.random.default_rng(0).normal(size=(20, 32, 32)))
-    assert abs(low) < 0.1 and abs(high - 2 * 2.576) < 0.3
-
-
-def test_chinese_font_is_found_or_named(monkeypatch):
-    monkeypatch.setattr(fg.font_manager.fontManager, "ttflist", [])
-    fg.cjk_font.cache_clear()
-    assert fg.cjk_font()[1].name == "NotoSansSC-Regular.ttf"
-    fg.cjk_font.cache_clear()
-    monkeypatch.setattr(fg.font_manager.fontManager, "ttflist", [])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(hp.InputError, match="zhplot"), fg.figure_style("zh"):
-        pass
-    fg.cjk_font.cache_clear()
-
-
-@pytest.mark.filterwarnings("error:.*[Gg]lyph.*missing")
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_performance_summary_has_all_glyphs(lang):
-    rng = np.random.default_rng(0)
-    is_bad = np.repeat([0, 1, -1], 10)
-    scores = rng.normal(is_bad, 1)
-    figure = fg.performance_summary(
-        rng.normal(size=(30, 5)), scores, is_bad, 0.5, lang=lang
-    )
-    mime, content = fg.encode(figure)
-    assert mime == "image/png"
-    pixels = cv2.imdecode(np.frombuffer(io.BytesIO(content).read(), np.uint8), 1)
-    assert pixels.shape[0] > 1000 and pixels.std() > 10

@@ -31,8 +31,10 @@ import numpy as np
 import torch
 from scipy.spatial.distance import mahalanobis
 
-import figures as fg
 import helpers as hp
+from anomaly.report.pictures import heatmap_panel
+from anomaly.report.style import encode
+from anomaly.scores import map_scale
 
 SHARED = Path(os.environ.get("ANOMALY_SHARED", hp.ROOT.parent / "shared"))
 LONG = 120  # seconds, after which a row is not run again
@@ -134,11 +136,11 @@ def heat_maps(settings):
     detection = hp.detect(settings)
     sigma = settings.sigma
     normal = hp.anomaly_maps(detection.normal, settings.image_size, sigma)
-    scale = fg.map_scale(normal)
+    scale = map_scale(normal)
 
     def draw(index):
         path = detection.dataset.test[index]
-        panel = fg.heatmap_panel(hp.read_image(path), detection.map(index), scale)
+        panel = heatmap_panel(hp.read_image(path), detection.map(index), scale)
         hp.write_image(settings.output / f"{path.stem}.png", panel)
 
     def work():
@@ -174,7 +176,7 @@ def assignment(settings):
         figure.colorbar(axes[1].imshow(scores, cmap="jet"), ax=axes[1])
         axes[2].imshow(image)
         axes[2].imshow(scores, cmap="jet", alpha=0.5)
-        hp.write_file(settings.output / f"{path.stem}.png", fg.encode(figure)[1])
+        hp.write_file(settings.output / f"{path.stem}.png", encode(figure)[1])
 
     plt.switch_backend("agg")
     summed, covariance = clock(lambda: cov(good))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import figures as fg
 import helpers as hp
+from anomaly.report.pictures import heatmap_panel
+from anomaly.scores import map_scale
 
 
 def parse(argv):
@@ -44,14 +45,14 @@ def score(paths, settings, out=None):
     """Yield (path, score, is abnormal, threshold) as each heat map has been written."""
     model = hp.fit_model(settings)
     size, threshold = settings.image_size, model.threshold.threshold
-    scale = fg.map_scale(hp.anomaly_maps(model.normal, size, settings.sigma))
+    scale = map_scale(hp.anomaly_maps(model.normal, size, settings.sigma))
     names = set()
     for path in paths:
         image = hp.read_image(path)
         patches, windows = model.score([image])  # (1, h, w), (1, 4)
         value = hp.image_scores(patches, settings.image_score)[0]
         heat = hp.anomaly_map(patches[0], (size, size), settings.sigma, windows[0])
-        panel = fg.heatmap_panel(image, heat, scale, settings.colormap)
+        panel = heatmap_panel(image, heat, scale, settings.colormap)
         name, count = path.stem, 1
         while name.casefold() in names:  # the same name in another folder
             name, count = f"{path.stem}_{count + 1}", count + 1

@@ -1,0 +1,19 @@
+"""What is shown: plots, pictures, prose, the report, and the run that makes it.
+
+    style       language, fonts, colours; a picture as PNG or JPEG
+    plots       scores, ROC, confusion matrix, PCA, summary, comparison
+    diagram     the method as boxes and arrows
+    pictures    grids of images, heat maps, galleries
+    explorer    one test image at one threshold: strip of scores, decisions
+    widgets     the explorer's controls, and who moves them
+
+    prose       Jinja templates of Markdown
+    show        pictures and prose as outputs of a notebook
+    markdown    an executed report notebook as one text for pandoc
+    joint       several of them as one
+    exporters   nbconvert's: HTML by pandoc, PDF by typst
+    run         notebooks executed by papermill, categories side by side
+
+Everything takes arrays and plain values. What a result depends on is not in here, so
+that a changed plot costs no features (see `cache.code`).
+"""

@@ -1,0 +1,89 @@
+"""Pictures: uint8 RGB arrays, composed by OpenCV in milliseconds."""
+
+import cv2
+import numpy as np
+
+
+def stretch(values) -> np.ndarray:
+    """A map (h, w) of any range as a grey RGB picture (h, w, 3), black to white."""
+    low, high = np.min(values), np.max(values)
+    grey = np.uint8(255 * (values - low) / max(high - low, 1e-12))
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def sample_grid(images, columns=6, size=128, gap=4) -> np.ndarray:
+    """RGB images of any size as a grid of squares, row by row."""
+    rows, cell = -(-len(images) // columns), size + gap
+    grid = np.full((rows * cell - gap, columns * cell - gap, 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        y, x = index // columns * cell, index % columns * cell
+        method = cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_NEAREST
+        square = cv2.resize(image, (size, size), interpolation=method)
+        grid[y : y + size, x : x + size] = square
+    return grid
+
+
+def colour(values, scale, colormap="jet") -> np.ndarray:
+    """Values (h, w) on a colour scale (low, high) as an RGB picture (h, w, 3)."""
+    low, high = scale
+    level = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    table = getattr(cv2, f"COLORMAP_{colormap.upper()}")
+    bgr = cv2.applyColorMap(np.uint8(np.rint(255 * level)), table)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def heatmap_panel(
+    image,
+    anomaly_map,
+    scale,
+    colormap="jet",
+    mask=None,
+    alpha=0.5,
+    per_image=False,
+    height=None,
+) -> np.ndarray:
+    """Original | heat map | overlay | colour bar, as one RGB picture.
+
+    image (H, W, 3) uint8 RGB; anomaly_map (h, w); scale: (low, high), cf. `map_scale`
+    in `anomaly.scores`, or the map's own range if `per_image`. The panel is `height`
+    pixels high, the map's h by default, and keeps the image's shape. The outline of
+    `mask` (bool) is drawn.
+    """
+    height = height or len(anomaly_map)
+    ratio = np.clip(image.shape[1] / image.shape[0], 0.25, 4)
+    size = (max(round(height * ratio), 1), height)
+    low, high = (anomaly_map.min(), anomaly_map.max()) if per_image else scale
+    heat = colour(cv2.resize(anomaly_map, size), (low, high), colormap)
+    original = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    overlay = cv2.addWeighted(original, 1 - alpha, heat, alpha, 0)
+    if mask is not None:
+        small = cv2.resize(np.uint8(mask), size, interpolation=cv2.INTER_NEAREST)
+        small = cv2.dilate(small, np.ones((7, 7), np.uint8))  # clear of the defect
+        outline, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for picture in (original, overlay):
+            cv2.drawContours(picture, outline, -1, (0, 0, 0), 3)
+            cv2.drawContours(picture, outline, -1, (255, 255, 255), 1)
+    unit = max(height / 256, 0.85)
+    bar = np.full((height, round(66 * unit) + 1, 3), 255, np.uint8)
+    ramp = np.linspace(1, 0, height)[:, None]
+    bar[:, : round(16 * unit)] = colour(ramp, (0, 1), colormap)
+    for share in (0, 0.5, 1):
+        y = round(height * (0.965 - 0.93 * share))
+        place = (round(21 * unit), y + round(5 * unit))
+        text, font = f"{low + share * (high - low):.3g}", cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(bar, text, place, font, 0.45 * unit, (0, 0, 0), 1, cv2.LINE_AA)
+    gap = np.full((height, 4, 3), 255, np.uint8)
+    return np.hstack([original, gap, heat, gap, overlay, gap, bar])
+
+
+def gallery(panels, gap=6) -> np.ndarray:
+    """Panels (RGB) one below the other, lettered a, b, c …"""
+    width, rows = max(panel.shape[1] for panel in panels), []
+    for index, panel in enumerate(panels):
+        row = np.full((len(panel) + gap, width, 3), 255, np.uint8)
+        row[gap:, : panel.shape[1]] = panel
+        row[gap : gap + 22, :20] = 255
+        place, font = (5, gap + 15), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(row, chr(97 + index), place, font, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+        rows.append(row)
+    return np.vstack(rows)[gap:]

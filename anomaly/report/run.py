@@ -1,0 +1,131 @@
+"""Notebooks executed by papermill, one kernel for all, categories side by side."""
+
+import asyncio
+import os
+import site
+import tempfile
+import time
+import traceback
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import joblib
+import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from nbformat import writes
+
+from anomaly.errors import InputError
+from anomaly.files import ROOT, write_file
+
+# without 07, the explorer, which writes nothing and wants a hand that moves it
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-6]_*.ipynb"))
+DASK_SECONDS = 10  # within which the scheduler has to answer
+
+
+@contextmanager
+def shared_kernel():
+    """A kernel for several notebooks, since its start and imports take seconds."""
+    manager = AsyncKernelManager(kernel_name="python3")  # papermill starts it
+    try:
+        yield manager
+    finally:
+        if manager.has_kernel:
+            run_sync(manager.shutdown_kernel)(now=True)
+
+
+async def forget(manager):
+    """Empty the kernel: a notebook sees nothing of the one before it."""
+    client = manager.client()
+    client.start_channels()
+    try:
+        await client.wait_for_ready(timeout=60)
+        await client.execute("get_ipython().reset()", silent=True, reply=True)
+    finally:
+        client.stop_channels()
+
+
+def execute(notebook, target, parameters, manager):
+    """Run one notebook into `target`, which is replaced only by a whole one."""
+    if manager.has_kernel:
+        run_sync(forget)(manager)
+    executed = papermill.execute_notebook(
+        notebook,
+        None,
+        parameters,
+        kernel_name="python3",
+        cwd=notebook.parent,
+        progress_bar=False,
+        km=manager,
+        extra_arguments=["--log-level=CRITICAL"],  # no warnings of the kernel's own
+    )
+    write_file(target, writes(executed).encode())
+
+
+def timed(category, what, function, *arguments):
+    """Call, and print a line of progress with the seconds that it took."""
+    start = time.perf_counter()
+    function(*arguments)
+    print(f"{category}: {what:<24}{time.perf_counter() - start:7.1f} s", flush=True)
+
+
+@contextmanager
+def side_by_side(jobs, scheduler):
+    """A joblib.Parallel of processes here, or of a cluster that sees the same files.
+
+    The processes share the cores: joblib gives each cores // jobs threads. Raises
+    InputError where no scheduler answers.
+    """
+    if scheduler is None:
+        yield joblib.Parallel(n_jobs=jobs)
+        return
+    with connected(scheduler) as client:
+        client.run(site.addsitedir, str(ROOT))  # for workers of another environment
+        with joblib.parallel_config(backend="dask", client=client):
+            yield joblib.Parallel(n_jobs=-1)
+
+
+def connected(scheduler):
+    """A client of a Dask cluster; InputError where there is none."""
+    try:
+        from distributed import Client, Security
+        from distributed.comm import connect
+    except ImportError as error:
+        remedy = "pip install distributed"
+        raise InputError(f"--dask needs a package: {remedy}") from error
+
+    async def reach():  # Client itself waits for ever where nobody speaks
+        async with asyncio.timeout(DASK_SECONDS):
+            arguments = Security().get_connection_args("client")
+            (await connect(scheduler, **arguments)).abort()
+
+    try:
+        asyncio.run(reach())
+        return Client(scheduler, timeout=DASK_SECONDS)
+    except Exception as error:  # what is no scheduler may answer anything
+        raise InputError(
+            f"--dask {scheduler}: no scheduler answers there within {DASK_SECONDS} s"
+        ) from error
+
+
+def check_writable(folder):
+    """InputError now rather than after the minutes that the features take."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"visualization_dir: {folder} cannot be written ({error.strerror}); "
+            "choose another folder"
+        ) from error
+
+
+def write_log(path):
+    """Write the traceback, elsewhere if not there; its path, None on a full disk."""
+    text = traceback.format_exc().encode("utf-8", "backslashreplace")
+    name = f"image-anomaly-{os.getpid()}.log"
+    for place in (path, Path(tempfile.gettempdir()) / name):
+        with suppress(InputError):
+            write_file(place, text)
+            return place
+    return None

@@ -1,0 +1,46 @@
+"""Pictures and prose as outputs of a notebook.
+
+Caption and alt text travel in an output's metadata, and in the report's own notebook
+section, figure and language, too: there the exporters find them.
+"""
+
+import base64
+import html
+
+from IPython.display import Markdown, display
+
+from anomaly.report.prose import FIGURE
+from anomaly.report.style import encode
+
+
+def show(picture, caption: str, alt: str, **metadata) -> None:
+    """Display a figure or an RGB array above its caption (Markdown)."""
+    metadata = {"caption": caption, "alt": alt, **metadata}
+    display(_bundle(picture, alt), raw=True, metadata=metadata)
+    display(Markdown(f"*{caption}*"))
+
+
+def tell(sections: dict[str, str], section: str, figures: dict, lang: str) -> None:
+    """Display a section: its text, and figures[name]() where it names a figure."""
+    for bundle, metadata in outputs(sections, section, figures, lang):
+        display(bundle, raw=True, metadata=metadata)
+        if "caption" in metadata:
+            display(Markdown(f"*{metadata['caption']}*"))
+
+
+def outputs(sections: dict[str, str], section: str, figures: dict, lang: str):
+    """A section as (data, metadata) of the outputs that make it up, one by one."""
+    parts = FIGURE.split(sections[section])  # text, caption, name, alt, text, …
+    where = {"section": section, "lang": lang}
+    for index in range(0, len(parts), 4):
+        if text := parts[index].strip():
+            yield {"text/markdown": text, "text/plain": text}, where
+        if index + 1 < len(parts):
+            caption, name, alt = parts[index + 1 : index + 4]
+            told = {"caption": caption, "alt": html.unescape(alt), "figure": name}
+            yield _bundle(figures[name](), told["alt"]), {**where, **told}
+
+
+def _bundle(picture, alt):
+    mime, content = encode(picture)
+    return {mime: base64.b64encode(content).decode(), "text/plain": alt}

@@ -1,0 +1,84 @@
+"""The run's parts: kernels, logs, cores shared by categories side by side."""
+
+import os
+import tempfile
+
+import joblib
+import nbformat
+import psutil
+import pytest
+import torch
+
+from anomaly.report.run import (
+    NOTEBOOKS,
+    execute,
+    shared_kernel,
+    side_by_side,
+    write_log,
+)
+
+
+def logged(path):
+    try:
+        raise ValueError("榛 \ud800")
+    except ValueError:
+        return write_log(path)
+
+
+def test_log_holds_the_traceback_and_goes_elsewhere_if_need_be(tmp_path, monkeypatch):
+    temp, wanted = tmp_path / "temp", tmp_path / "out" / "error.log"
+    temp.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temp))
+    assert logged(wanted) == wanted
+    assert wanted.read_text(encoding="utf-8").endswith("ValueError: 榛 \\ud800\n")
+    other = logged(wanted / "below a file.log")
+    assert other.parent == temp
+    assert other.read_text(encoding="utf-8").startswith("Traceback")
+
+
+def test_the_report_comes_last_and_the_explorer_is_not_run():
+    stems = [path.stem for path in NOTEBOOKS]
+    assert [stem[:2] for stem in stems] == ["01", "02", "03", "04", "05", "06"]
+    assert stems[-1] == "06_report"  # what the exporters read
+
+
+def test_a_notebook_sees_nothing_of_the_one_before(tmp_path):
+    """They share a kernel, for its imports, and no variable."""
+    script = "import os, sys\nseen = sorted(n for n in globals() if n[0] != '_')\n"
+    script += (
+        "print(seen, 'colorsys' in sys.modules, os.getpid())\nimport colorsys\nx = 1"
+    )
+    cell = nbformat.v4.new_code_cell(script)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbformat.write(notebook, tmp_path / "source.ipynb")
+    with shared_kernel() as manager:
+        for name in ("first", "second"):
+            target = tmp_path / f"{name}.ipynb"
+            execute(tmp_path / "source.ipynb", target, {}, manager)
+        process = psutil.Process(manager.provisioner.pid)
+    assert not process.is_running()
+    told = []
+    for name in ("first", "second"):
+        cell = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4).cells[0]
+        assert cell.execution_count == 1
+        told.append(cell.outputs[0].text.rsplit(maxsplit=2))
+    (seen, loaded, pid), (seen_again, loaded_again, pid_again) = told
+    assert seen == seen_again and "'x'" not in seen_again
+    assert (loaded, loaded_again) == ("False", "True") and pid == pid_again
+
+
+@pytest.mark.parametrize("cores, jobs", [(8, 2), (8, 3), (2, 3), (None, 2)])
+def test_jobs_share_the_cores(cores, jobs, monkeypatch):
+    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
+        monkeypatch.delenv(name)
+    if cores:
+        monkeypatch.setattr("joblib._parallel_backends.cpu_count", lambda: cores)
+    share = max((cores or joblib.cpu_count()) // jobs, 1)
+    with side_by_side(jobs, None) as parallel:
+        told = parallel(
+            joblib.delayed(os.getenv)("OMP_NUM_THREADS") for _ in range(jobs)
+        )
+        taken = parallel(joblib.delayed(torch.get_num_threads)() for _ in range(jobs))
+    assert told == [str(share)] * jobs
+    # torch takes no more than the machine has
+    assert taken == [min(share, joblib.cpu_count())] * jobs
