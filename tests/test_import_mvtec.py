@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 import import_mvtec
+from anomaly.files import ROOT
+from anomaly.labels import LABEL_FILE as LABELS
+from mvtec import layout, masks
 
-ROOT = Path(__file__).resolve().parent.parent
-LABELS = "image_anomaly_labels.json"
 SHARED = Path(os.environ.get("ANOMALY_SHARED", ROOT.parent / "shared"))
 REAL = SHARED / "data" / "mvtec_layout"
 
@@ -205,7 +206,7 @@ def test_labels_of_other_categories_stay(bottle, root):
     (root / LABELS).write_text(json.dumps(old), encoding="utf-8-sig")
     assert run(bottle, root) == 0
     labels = json.loads((root / LABELS).read_text(encoding="utf-8"))
-    assert list(labels)[:2] == ["bottles/test/1.png", "拉链/test/1.png"]
+    assert list(labels)[-2:] == ["bottles/test/1.png", "拉链/test/1.png"]
     assert (
         len(labels) == 10
         and labels.items() >= {"拉链/test/1.png": old["拉链/test/1.png"]}.items()
@@ -306,21 +307,19 @@ FAULTS = {
     "no good": (lambda b, r: shutil.rmtree(b / "test/good"), "no images in test/good"),
     "no defects": (
         lambda b, r: [shutil.rmtree(b / "test" / k) for k in ("crack", "cut")],
+        "there is no folder test/crack",
+    ),
+    "no defects nor masks": (
+        lambda b, r: [
+            shutil.rmtree(b / k) for k in ("test/crack", "test/cut", "ground_truth")
+        ],
         "no images in test/<defect>",
     ),
-    "course layout": (course_layout, "no images in test/good"),
-    "no mask": (
-        lambda b, r: (b / "ground_truth/cut/001_mask.png").unlink(),
-        "bottle/ground_truth/cut/001_mask.png is missing",
-    ),
-    "no masks of a kind": (
-        lambda b, r: shutil.rmtree(b / "ground_truth/cut"),
-        "bottle/ground_truth/cut/000_mask.png is missing",
-    ),
+    "course layout": (course_layout, "they need no import"),
     "mask size": (mask_of_another_size, "not of the same size"),
-    "damaged image": (damaged_image, "bottle/test/good/001.png is not a readable"),
-    "damaged labels": (damage_labels, "is not valid JSON"),
-    "labels a list": (labels_are_a_list, "must hold one JSON object"),
+    "damaged image": (damaged_image, "bottle/test/good/001.png: cannot be read"),
+    "damaged labels": (damage_labels, "not JSON in UTF-8"),
+    "labels a list": (labels_are_a_list, "must be one object"),
     "exists": (existing_category, "exists and is left as it is"),
 }
 
@@ -334,8 +333,8 @@ def test_refuses(bottle, root, capsys, fault):
 
 def test_one_bad_category_of_two_and_none_is_imported(bottle, root, tmp_path, capsys):
     cable = make_category(bottle.parent / "cable", seed=1)
-    (cable / "ground_truth/cut/001_mask.png").unlink()
-    assert "cable/test/cut/001.png has no mask" in refused(capsys, bottle.parent, root)
+    (cable / "test/cut/001.png").write_bytes(b"")
+    assert "cable/test/cut/001.png: cannot" in refused(capsys, bottle.parent, root)
     assert not root.exists()
 
 
@@ -488,9 +487,9 @@ def test_ctrl_c_leaves_nothing(
     source = pack(bottle.parent, tmp_path / "x.tar.xz") if archived else bottle.parent
     module, name = {
         "extract": (shutil, "copyfileobj"),
-        "read": (import_mvtec, "image_size"),
+        "read": (layout, "read_image"),
         "build": (import_mvtec, "describe"),
-        "write_mask": (import_mvtec, "write_mask"),
+        "write_mask": (masks, "write"),
     }[step]
     original, calls = getattr(module, name), []
 

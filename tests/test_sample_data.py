@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 import make_sample_data as sample
+from anomaly.errors import InputError
+from anomaly.files import ROOT
+from anomaly.labels import LABEL_FILE as LABELS
+from sample_data import dataset
+from sample_data.picture import CATEGORIES, DEFECTS, VISIBLE, render
+from sample_data.plan import Plan
 
-ROOT = Path(__file__).resolve().parent.parent
-LABELS = "image_anomaly_labels.json"
 TINY = {
     "image_size": 64,
     "train_good": 3,
@@ -51,7 +55,7 @@ def tiny(tmp_path_factory):
 
 def check_layout(root: Path, counts: dict[str, int], size: int) -> None:
     labels = json.loads((root / LABELS).read_text(encoding="utf-8"))
-    for category in sample.CATEGORIES:
+    for category in CATEGORIES:
         mine = {k: v for k, v in labels.items() if v["original_category"] == category}
         tests = {f"{category}/test/{i + 1:03d}.png" for i in range(counts["test"])}
         assert set(mine) == tests
@@ -59,7 +63,7 @@ def check_layout(root: Path, counts: dict[str, int], size: int) -> None:
         assert len(bad) == counts["ground_truth"]
         for name, entry in mine.items():
             if name in bad:
-                assert entry["defect"] in sample.DEFECTS[category]
+                assert entry["defect"] in DEFECTS[category]
             else:
                 assert entry == {"original_category": category, "label": "good"}
         folder = root / category
@@ -101,7 +105,7 @@ def test_another_seed_other_pictures(tiny, tmp_path):
 
 
 def test_every_committed_picture_is_its_own():
-    for category in sample.CATEGORIES:
+    for category in CATEGORIES:
         pictures = [
             path
             for part in ("train/good", "train/bad", "test")
@@ -111,12 +115,12 @@ def test_every_committed_picture_is_its_own():
         assert len(digests) == len(pictures) == 110
 
 
-@pytest.mark.parametrize("category", sample.CATEGORIES)
+@pytest.mark.parametrize("category", CATEGORIES)
 def test_committed_data_are_what_the_tool_makes(category):
-    plan = list(sample._plan(category, 0, (60, 10, 24, 16)))
+    plan = list(Plan().scenes(category))
     for i in (0, 65, 80, 99):  # train/good, train/bad, test good, test bad
         name, key, kind, level = plan[i]
-        image, mask = sample.render(category, key, 256, kind, level)
+        image, mask = render(category, key, 256, kind, level)
         stored = read(ROOT / category / name)
         stored = stored if stored.ndim == 2 else stored[..., ::-1]
         # Another CPU may round the last bit of a sine differently.
@@ -128,19 +132,19 @@ def test_committed_data_are_what_the_tool_makes(category):
 
 
 @pytest.mark.parametrize(
-    ("category", "kind"), [(c, k) for c in sample.CATEGORIES for k in sample.DEFECTS[c]]
+    ("category", "kind"), [(c, k) for c in CATEGORIES for k in DEFECTS[c]]
 )
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_mask_is_where_the_defect_shows(category, kind, level):
-    key = (5, sample.CATEGORIES.index(category), 3, 0)
-    bad, mask = sample.render(category, key, 128, kind, level)
-    good, empty = sample.render(category, key, 128)
+    key = (5, CATEGORIES.index(category), 3, 0)
+    bad, mask = render(category, key, 128, kind, level)
+    good, empty = render(category, key, 128)
     assert not empty.any()
     change = np.abs(bad.astype(int) - good)
     change = change if change.ndim == 2 else change.max(axis=2)
     # One grey level for the rounding of two 8-bit pictures with the same grain.
-    assert (change[mask == 0] <= sample.VISIBLE + 1).all()
-    assert (change[mask == 255] > sample.VISIBLE - 1).mean() > 0.3
+    assert (change[mask == 0] <= VISIBLE + 1).all()
+    assert (change[mask == 255] > VISIBLE - 1).mean() > 0.3
     assert 0 < (mask == 255).mean() < 0.25
 
 
@@ -177,7 +181,7 @@ def test_foreign_files_stop_it(tmp_path, capsys, name):
 
 def test_a_failure_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
     sample.make(tmp_path, **TINY)
-    render, calls = sample.render, []
+    calls = []
 
     def fail(*args):
         calls.append(args)
@@ -185,7 +189,7 @@ def test_a_failure_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return render(*args)
 
-    monkeypatch.setattr(sample, "render", fail)
+    monkeypatch.setattr(dataset, "render", fail)
     with pytest.raises(KeyboardInterrupt):
         sample.make(tmp_path, **{**TINY, "seed": 1})
     assert snapshot(tmp_path) == snapshot(tiny)
@@ -210,6 +214,6 @@ def test_bad_options_end_in_one_line(tmp_path, capsys, option, value):
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_label_file_is_left_alone(tmp_path, text):
     (tmp_path / LABELS).write_text(text)
-    with pytest.raises(sample.SampleError, match=LABELS):
+    with pytest.raises(InputError, match=LABELS):
         sample.make(tmp_path, **TINY)
     assert snapshot(tmp_path) == {LABELS: text.encode()}
