@@ -1,6 +1,7 @@
 """From patch distances to answers: image score, anomaly map, threshold."""
 
-from math import ceil, floor
+from fractions import Fraction
+from math import ceil
 from typing import NamedTuple
 
 import cv2
@@ -78,7 +79,8 @@ def conformal_threshold(normal_scores, max_fpr) -> Threshold | None:
         return None
     if np.isnan(scores[-1]) or not 0 < max_fpr < 1:
         raise ValueError("conformal_threshold: NaN score, or max_fpr not in (0, 1)")
-    exceeding = max(1, floor((n + 1) * max_fpr + 1e-9))  # n + 1 - rank
+    rate = Fraction(str(max_fpr))  # exact: floats can miss a rank by one
+    exceeding = max(1, n + 1 - ceil((n + 1) * (1 - rate)))
     promised = exceeding / (n + 1)
     rule = (
         f"conformal: above rank {n + 1 - exceeding} of {n} out-of-sample normal scores"
@@ -87,14 +89,3 @@ def conformal_threshold(normal_scores, max_fpr) -> Threshold | None:
     if promised > max_fpr + 1e-9:
         rule += f" ({max_fpr:g} takes {ceil(1 / max_fpr - 1e-9) - 1} images or more)"
     return Threshold(float(scores[n - exceeding]), promised, n, rule)
-
-
-def map_scale(normal_maps) -> tuple[float, float]:
-    """The (low, high) of a category's colours, anchored on maps of normal images.
-
-    normal_maps: (N, h, w). Low is their median, the middle of the scale their 99.5 %
-    quantile: normal pixels stay in the cold half, what is warm is rare among them.
-    """
-    sample = normal_maps[:, ::2, ::2]  # smooth maps: a quarter of the pixels does
-    low, edge = np.quantile(sample, [0.5, 0.995])
-    return float(low), float(low + 2 * max(edge - low, 1e-6))
