@@ -19,7 +19,7 @@ CAPTIONS = Path(__file__).with_name("captions.toml")
 
 
 def lesson(lang):
-    """say(english, chinese), show(picture, name) and table(rows, name) of a language."""
+    """say(english, chinese), show(picture, name), table(rows, name) of a language."""
     return speaker(lang), partial(show, lang=lang), partial(table, lang=lang)
 
 
@@ -59,8 +59,7 @@ def table(rows, name, lang="en", digits=4, **values):
             {"selector": "th", "props": "text-align: left"},
         ]
     )
-    plain = frame.to_string(
-        index=False, na_rep="–", float_format=f"{{:.{digits}f}}".format
-    )
+    number = f"{{:.{digits}f}}".format
+    plain = frame.to_string(index=False, na_rep="–", float_format=number)
     html = look.to_html(table_uuid=name)
     display({"text/html": html, "text/plain": plain}, raw=True)
