@@ -13,6 +13,7 @@
     show        pictures and prose of the report as outputs
     markdown    an executed report notebook as one text for pandoc
     joint       several of them as one
+    layout      figures and tables arranged for pages
     exporters   nbconvert's: HTML by pandoc, PDF by typst
     run         notebooks executed by papermill, categories side by side
 
