@@ -87,14 +87,3 @@ def conformal_threshold(normal_scores, max_fpr) -> Threshold | None:
     if promised > max_fpr + 1e-9:
         rule += f" ({max_fpr:g} takes {ceil(1 / max_fpr - 1e-9) - 1} images or more)"
     return Threshold(float(scores[n - exceeding]), promised, n, rule)
-
-
-def map_scale(normal_maps) -> tuple[float, float]:
-    """The (low, high) of a category's colours, anchored on maps of normal images.
-
-    normal_maps: (N, h, w). Low is their median, the middle of the scale their 99.5 %
-    quantile: normal pixels stay in the cold half, what is warm is rare among them.
-    """
-    sample = normal_maps[:, ::2, ::2]  # smooth maps: a quarter of the pixels does
-    low, edge = np.quantile(sample, [0.5, 0.995])
-    return float(low), float(low + 2 * max(edge - low, 1e-6))
