@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 import torch
 
-from anomaly import evaluation, scores
+from anomaly import evaluation, machine, scores
 from anomaly.baselines import PERTURBATIONS, memory_bank_scores
 from anomaly.cache import code, kept
 from anomaly.dataset import Dataset, load_dataset
@@ -41,7 +41,6 @@ from anomaly.framing import fit_framing, with_margin
 from anomaly.gaussian import Gaussian, PatchSums, cross_validated_scores, fit_gaussian
 from anomaly.images import read_image
 from anomaly.labels import check_masks, read_labels, truth_fingerprint
-from anomaly.machine import peak_rss_mb, pick_device, versions
 from anomaly.model import Model
 from anomaly.network import load_trunk
 from anomaly.scores import conformal_threshold, image_scores
@@ -68,11 +67,11 @@ def stage(*names, gives=None, reads_labels=False):
             key = {
                 "settings": {name: getattr(settings, name) for name in names} | more,
                 "weights": sha256(settings.weights_file) if settings.weights else "",
-                "device": pick_device(settings.device).type,
+                "device": machine.pick_device(settings.device).type,
                 "data": dataset.fingerprint(),
                 "truth": truth_fingerprint(dataset) if reads_labels else "",
                 "code": code(),
-                "versions": versions(),
+                "versions": machine.versions(),
             }
             arguments = {"settings": settings, "dataset": dataset} | more
             result = kept(compute.__name__, key, lambda: compute(**arguments))
@@ -86,6 +85,14 @@ def stage(*names, gives=None, reads_labels=False):
 def on_device(kind):
     """Hand out what a stage has kept as `kind`, with its arrays on the device."""
     return lambda settings, _, **arrays: kind.of(settings.device, **arrays)
+
+
+def begin(namespace):
+    """A notebook's settings, checked, from its parameters: begin(globals())."""
+    settings = Settings.of(namespace)
+    load_dataset(settings.data, settings.category)  # a wrong category is said here
+    machine.warn_of_another_copy()
+    return settings
 
 
 # ----------------------------------------------------- features: notebooks 1 and 2
@@ -198,7 +205,7 @@ def detect(settings, dataset):
         "threshold": conformal_threshold(normal_scores, settings.max_fpr),
         "data_sha256": dataset.fingerprint(),
         "seconds": {"features": features.seconds, **seconds},
-        "peak_rss_mb": peak_rss_mb(),
+        "peak_rss_mb": machine.peak_rss_mb(),
     }
 
 
@@ -206,15 +213,10 @@ def fit_model(settings):
     """The `Model` that scores new images, from what the stages have learned."""
     detection = detect(settings)
     settings = detection.settings
-    return Model(
-        trunk=load_trunk(**settings.network),
-        framing=extract_features(settings).framing,
-        gaussian=fit(settings),
-        threshold=detection.threshold,
-        scale=detection.scale,
-        image_score=settings.image_score,
-        sigma=settings.sigma,
-    )
+    framing, trunk = extract_features(settings).framing, load_trunk(**settings.network)
+    learned = {"threshold": detection.threshold, "scale": detection.scale}
+    chosen = {"image_score": settings.image_score, "sigma": settings.sigma}
+    return Model(trunk, framing, fit(settings), **learned, **chosen)
 
 
 # -------------------------- evaluation: notebook 5; here labels are read, not before
@@ -281,7 +283,7 @@ def evaluate(settings, dataset):
         "seconds": detection.seconds,
         "peak_rss_mb": detection.peak_rss_mb,
         "settings": asdict(settings),
-        "versions": versions(),
+        "versions": machine.versions(),
         "data_sha256": detection.data_sha256,
     }
 

@@ -1,13 +1,16 @@
 """What this machine is: device, versions, memory."""
 
+import os
 import platform
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import cv2
 import torch
 
 from anomaly.errors import InputError
+from anomaly.files import ROOT
 
 
 def pick_device(device):
@@ -22,6 +25,25 @@ def pick_device(device):
     if not available[device]:
         raise InputError(f"device={device!r}: not on this machine; use device=auto")
     return torch.device(device)
+
+
+def warn_of_another_copy():
+    """Say so where the notebook stands in another copy than these rooms.
+
+    A kernel does not know its notebook: JupyterLab names it in the environment,
+    nbconvert starts in its folder, and papermill has it on its command line.
+    """
+    command, words = Path(f"/proc/{os.getppid()}/cmdline"), []
+    if command.exists():
+        words = command.read_bytes().decode(errors="replace").split("\0")
+    words = [os.environ.get("JPY_SESSION_NAME", ""), *words]
+    named = [Path(word) for word in words if word.endswith(".ipynb")]
+    for place in named or [Path.cwd() / "notebook.ipynb"]:
+        for folder in place.absolute().parents:
+            if (folder / "anomaly" / "machine.py").exists() and folder != ROOT:
+                print(f"This notebook stands in {folder}, but the code that is")
+                print(f"installed in this environment, and runs, is that of {ROOT}.")
+                return
 
 
 def peak_rss_mb(whose="SELF"):

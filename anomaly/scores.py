@@ -1,6 +1,7 @@
 """From patch distances to answers: image score, anomaly map, threshold."""
 
-from math import ceil, floor
+from fractions import Fraction
+from math import ceil
 from typing import NamedTuple
 
 import cv2
@@ -78,7 +79,8 @@ def conformal_threshold(normal_scores, max_fpr) -> Threshold | None:
         return None
     if np.isnan(scores[-1]) or not 0 < max_fpr < 1:
         raise ValueError("conformal_threshold: NaN score, or max_fpr not in (0, 1)")
-    exceeding = max(1, floor((n + 1) * max_fpr + 1e-9))  # n + 1 - rank
+    rate = Fraction(str(max_fpr))  # exact: floats can miss a rank by one
+    exceeding = max(1, n + 1 - ceil((n + 1) * (1 - rate)))
     promised = exceeding / (n + 1)
     rule = (
         f"conformal: above rank {n + 1 - exceeding} of {n} out-of-sample normal scores"

@@ -4,36 +4,41 @@ python tools/results.py [DATASET_PATH] [-p name value …]
 """
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import helpers as hp
+from anomaly import evaluation
+from anomaly.cli import Parser, typed
+from anomaly.dataset import categories
+from anomaly.errors import InputError
+from anomaly.intervals import bootstrap_interval
+from anomaly.labels import read_labels
+from anomaly.metrics import auroc, classification_metrics
+from anomaly.scores import image_scores
+from anomaly.settings import Settings
 
 
 def cell(labels, scores, seed=0):
     """AUROC with its interval."""
-    low, high = hp.bootstrap_interval("auroc", labels.is_bad, scores, seed=seed)
-    return f"{hp.auroc(labels.is_bad, scores):.4f} [{low:.3f}, {high:.3f}]"
+    low, high = bootstrap_interval("auroc", labels.is_bad, scores, seed=seed)
+    return f"{auroc(labels.is_bad, scores):.4f} [{low:.3f}, {high:.3f}]"
 
 
 def row(settings):
     """One line of the table."""
     detection = hp.detect(settings)
-    labels = hp.read_labels(detection.dataset)
+    labels = read_labels(detection.dataset)
     features = hp.extract_features(settings)
-    whole = hp.image_scores(features.assignment, "max")
-    pixel = hp.pixel_figures(detection, labels)
+    whole = image_scores(features.assignment, "max")
+    pixel = evaluation.pixel_figures(detection.dataset.test, detection.map, labels)
     pixels = "–"
     if pixel["aupro"] is not None:
         pixels = f"{pixel['pixel_auroc']:.4f} / {pixel['aupro']:.4f}"
-    flagged = detection.test_scores > detection.threshold.threshold
-    decision = hp.classification_metrics(labels.is_bad, flagged)
+    flagged = detection.test_scores > detection.threshold.value
+    decision = classification_metrics(labels.is_bad, flagged)
     rates = f"{decision['false_positive_rate']:.3f} / {decision['recall']:.3f}"
     figures = cell(labels, whole), cell(labels, detection.test_scores), rates, pixels
-    days = hp.steadiness_table(
-        settings, labels.is_bad, detection.threshold.threshold, limit=len(labels.is_bad)
-    )
+    picks, days = hp.steadiness(settings, limit=len(labels.is_bad))
+    days = evaluation.other_days(labels.is_bad[picks], days, detection.threshold)
     worst = [
         worst(day[key] for day in days)
         for worst, key in ((min, "auroc"), (max, "false_positive_rate"))
@@ -45,11 +50,11 @@ def row(settings):
 
 def main():
     """Exit status: 0 done, 2 bad input (one line on stderr)."""
-    parser = hp.Parser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset_path", nargs="?", default="")
     try:
         print_table(parser.parse_args())
-    except hp.InputError as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -57,14 +62,14 @@ def main():
 
 def print_table(options):
     """A row for each category of the data set."""
-    base = {"dataset_path": options.dataset_path, **hp.typed(options.parameters)}
+    base = {"dataset_path": options.dataset_path, **typed(options.parameters)}
     print(
         "| | assignment, AUROC | default, AUROC | FPR / recall | pixel AUROC / AUPRO "
         "| worst day, AUROC / FPR |"
     )
     print("|---|---|---|---|---|---|")
-    for name in hp.categories(hp.Settings(**base).data):
-        print(row(hp.Settings(**base | {"category": name})), flush=True)
+    for name in categories(Settings(**base).data):
+        print(row(Settings(**base | {"category": name})), flush=True)
 
 
 if __name__ == "__main__":
