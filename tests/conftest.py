@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # kernels share few cores
 
-import helpers as hp
 import make_sample_data
+from anomaly.backbones import BACKBONES, best_backbone
+from anomaly.cache import cache_folder
+from anomaly.settings import Settings
 
 TINY = {"backbone": "efficientnet_lite2", "image_size": 64, "device": "cpu"}
 
@@ -18,9 +21,9 @@ def _own_cache(tmp_path_factory):
     """No test reads or fills the project's stage cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANOMALY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        hp.cache_folder.cache_clear()
+        cache_folder.cache_clear()
         yield
-    hp.cache_folder.cache_clear()
+    cache_folder.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +37,8 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_settings(tiny):
-    def settings(**changes) -> hp.Settings:
-        return hp.Settings(**{**TINY, "dataset_path": str(tiny), **changes})
+    def settings(**changes) -> Settings:
+        return Settings(**{**TINY, "dataset_path": str(tiny), **changes})
 
     return settings
 
@@ -44,6 +47,49 @@ def tiny_settings(tiny):
 def cold_cache(tmp_path, monkeypatch) -> Path:
     """An empty stage cache for this test alone."""
     monkeypatch.setenv("ANOMALY_CACHE", str(tmp_path / "cold"))
-    hp.cache_folder.cache_clear()
+    cache_folder.cache_clear()
     yield tmp_path / "cold"
-    hp.cache_folder.cache_clear()
+    cache_folder.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def state():
+    """Random weights of resnet18; not to be changed by tests."""
+    torch.manual_seed(0)
+    return BACKBONES["resnet18"].build(64).state_dict()
+
+
+@pytest.fixture
+def save(tmp_path):
+    """save(content) writes bytes, or what PyTorch saves; it returns the path."""
+
+    def save(content, name="weights.pth"):
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+        return str(path)
+
+    return save
+
+
+@pytest.fixture
+def torch_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def offline(torch_home, monkeypatch):
+    """No weights cached, and every connection refused; the count of attempts."""
+    attempts = []
+
+    def refuse(url, timeout):
+        attempts.append(url)
+        raise OSError("no network")
+
+    monkeypatch.setattr("anomaly.weights.urlopen", refuse)
+    best_backbone.cache_clear()
+    yield attempts
+    best_backbone.cache_clear()

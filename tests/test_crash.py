@@ -17,13 +17,17 @@ import psutil
 import pytest
 
 import helpers as hp
+from anomaly.cache import cache_folder
+from anomaly.files import PART, ROOT, write_image
+from anomaly.images import read_image
+from anomaly.labels import LABEL_FILE
 from anomaly.report.pictures import heatmap_panel
-from anomaly.scores import map_scale
+from anomaly.settings import Settings
 
 KILLS = int(os.environ.get("ANOMALY_KILLS", 24))
 TIMES = {"seconds", "peak_rss_mb"}
 SINGLE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-SINGLE["PYTHONPATH"] = str(hp.ROOT)
+SINGLE["PYTHONPATH"] = str(ROOT)
 NAMES = ["<script>x.png", '#read("x").png', "$x$_*a*.png", "坚果 🌰.png", "a b.PNG"]
 CATEGORY = "<b>榛 子 🌰"
 
@@ -31,13 +35,12 @@ CATEGORY = "<b>榛 子 🌰"
 def work(settings):
     """What the notebooks compute and write, without their kernels."""
     detection = hp.detect(settings)
-    maps = hp.anomaly_maps(detection.normal, settings.image_size, settings.sigma)
-    scale = map_scale(maps)
     for index, path in enumerate(detection.dataset.test):
         anomaly = detection.map(index)
-        panel = heatmap_panel(hp.read_image(path), anomaly, scale, settings.colormap)
+        image, scale = read_image(path), detection.scale
+        panel = heatmap_panel(image, anomaly, scale, settings.colormap)
         name = f"heatmap_{path.stem}.png"
-        hp.write_image(settings.output / "heatmaps" / name, panel)
+        write_image(settings.output / "heatmaps" / name, panel)
     hp.save_evaluation(settings)
 
 
@@ -84,7 +87,7 @@ def kill(settings, count):
         shutil.rmtree(os.environ["ANOMALY_CACHE"], ignore_errors=True)
         os.mkdir(os.environ["ANOMALY_CACHE"])
 
-    hp.cache_folder()  # before the forks
+    cache_folder()  # before the forks
     start = time.monotonic()
     assert child(settings, 600) == 0
     whole = time.monotonic() - start
@@ -108,7 +111,7 @@ def kill(settings, count):
 
 
 if __name__ == "__main__":
-    values = hp.Settings(**json.loads(sys.argv[2]))
+    values = Settings(**json.loads(sys.argv[2]))
     work(values) if sys.argv[1] == "work" else kill(values, int(sys.argv[1]))
 
 
@@ -151,13 +154,13 @@ def weird(tiny, tmp_path_factory):
         if i:  # the first is unlabelled
             entry = {"label": "bad", "defect": NAMES[0]} if i % 2 else {"label": "good"}
             labels[f"{CATEGORY}/test/{path.name}"] = entry
-    image = hp.read_image(test / NAMES[1])
-    hp.write_image(test / NAMES[1], image[:40])
+    image = read_image(test / NAMES[1])
+    write_image(test / NAMES[1], image[:40])
     good = sorted((root / CATEGORY / "train/good").iterdir())
     shutil.move(good[0], root / "elsewhere.png")
     good[0].symlink_to(root / "elsewhere.png")
     text = json.dumps(labels, ensure_ascii=False)
-    (root / hp.LABEL_FILE).write_text(text, encoding="utf-8")
+    (root / LABEL_FILE).write_text(text, encoding="utf-8")
     for path in root.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     yield root
@@ -172,7 +175,7 @@ def state(root):
 
 
 def start(settings, cache):
-    command = [sys.executable, str(hp.ROOT / "main.py")]
+    command = [sys.executable, str(ROOT / "main.py")]
     for name, value in asdict(settings).items():
         command += ["-p", name, str(value)]
     return subprocess.Popen(
@@ -260,4 +263,4 @@ def test_two_runs_at_once(tiny_settings, tmp_path):
     shutil.rmtree(settings.output)
     script("work", settings, tmp_path / "alone")
     assert outputs(settings) == together
-    assert not list(tmp_path.rglob(f"{hp.PART}*"))
+    assert not list(tmp_path.rglob(f"{PART}*"))

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-import helpers as hp
+from anomaly.framing import fit_framing, with_margin
 
 SIZE = 72
 MARGIN = 2  # pixels, of 72
@@ -23,11 +23,11 @@ def framing():
     places = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (0, 0)]
     lights = np.linspace(0.97, 1.03, len(places))
     images = [scene(x, y, gain) for (x, y), gain in zip(places, lights, strict=True)]
-    return hp.fit_framing(images, SIZE)
+    return fit_framing(images, SIZE)
 
 
 def test_within_the_range_an_image_is_cut_and_no_more(framing):
-    assert hp.with_margin(SIZE) == (76, 76)
+    assert with_margin(SIZE) == (76, 76)
     image = scene()
     window, place = framing.apply(image)
     np.testing.assert_array_equal(window, image[MARGIN:-MARGIN, MARGIN:-MARGIN])
@@ -57,7 +57,7 @@ def test_light_comes_back_to_the_edge_of_its_range(framing, gain):
 
 def test_a_flat_image_stays_where_it_is():
     flat = [np.full((76, 76, 3), value, np.uint8) for value in (99, 100, 101)]
-    framing = hp.fit_framing(flat, SIZE)
+    framing = fit_framing(flat, SIZE)
     for value in (0, 100, 255):
         image = np.full((76, 76, 3), value, np.uint8)
         window, place = framing.apply(image)
@@ -69,7 +69,7 @@ def test_a_product_without_a_usual_place_is_not_moved():
     rng = np.random.default_rng(0)
     shape = (40, 76, 76, 3)
     noise = [cv2.GaussianBlur(i, (0, 0), 2) for i in rng.integers(0, 255, shape, "u1")]
-    framing = hp.fit_framing(noise, SIZE)
+    framing = fit_framing(noise, SIZE)
     moved = [framing.apply(image)[1][:2] * 76 - 2 for image in noise]
     assert np.abs(moved).mean() < 1.5
 
@@ -79,30 +79,3 @@ def test_any_size_of_image_gives_a_window(framing):
         window, place = framing.apply(np.full(shape, 120, np.uint8))
         assert window.shape == (SIZE, SIZE, 3) and window.dtype == np.uint8
         assert (place >= 0).all() and (place[:2] + place[2:] <= 1).all()
-
-
-def test_a_map_lies_where_the_window_was():
-    patches = np.zeros((8, 8), np.float32)
-    patches[2, 5] = 1  # row, column
-    window = (0.1, 0.2, 0.5, 0.6)
-    found = hp.anomaly_map(patches, (300, 200), window=window)
-    rows, columns = np.mgrid[:300, :200] + 0.5
-    centre = [(found * axis).sum() / found.sum() for axis in (columns, rows)]
-    expected = [200 * (0.1 + 0.5 * 5.5 / 8), 300 * (0.2 + 0.6 * 2.5 / 8)]
-    np.testing.assert_allclose(centre, expected, atol=0.5)
-    edge = hp.anomaly_map(np.arange(4.0).reshape(2, 2), (20, 20), window=window)
-    assert edge[0, 0] == 0 and edge[-1, -1] == 3  # beyond it the nearest counts
-
-
-def test_without_a_window_a_map_is_enlarged_as_opencv_does():
-    patches = np.random.default_rng(0).random((5, 7)).astype(np.float32)
-    expected = cv2.resize(patches, (70, 50), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(hp.anomaly_map(patches, (50, 70)), expected, atol=0.03)
-
-
-def test_scores_stay_on_another_day(tiny_settings):
-    """Shifted by 2 %, an aligned product scores about as before."""
-    picks, scores = hp.steadiness(tiny_settings(category="hazelnut"))
-    for name, row in scores.items():
-        change = np.abs(row / scores["none"] - 1).mean()
-        assert change < 0.35, (name, change)

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import helpers as hp
+from anomaly.dataset import load_dataset
+from anomaly.errors import InputError
+from anomaly.images import MAX_PIXELS, read_image
+from anomaly.labels import LABEL_FILE, read_labels
 
 COUNT = int(os.environ.get("ANOMALY_FUZZ", 1000))
 SLOWEST = 20.0  # seconds; a mutation that takes longer counts as a hang
@@ -116,7 +119,7 @@ def run(seeds: list[bytes], count: int, seed: int, use) -> str:
         began = time.perf_counter()
         try:
             use(data)
-        except hp.InputError as error:
+        except InputError as error:
             refused += 1
             assert len(str(error).splitlines()) == 1, f"mutation {i}: {error}"
             str(error).encode()
@@ -135,10 +138,10 @@ def test_mutated_images(tmp_path, capfd, kind, seeds):
 
     def use(data):
         path.write_bytes(data)
-        image = hp.read_image(path)
+        image = read_image(path)
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        assert 0 < image.shape[0] * image.shape[1] <= hp.MAX_PIXELS
-        assert hp.read_image(path, (8, 8)).shape == (8, 8, 3)
+        assert 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS
+        assert read_image(path, (8, 8)).shape == (8, 8, 3)
 
     summary = run(seeds, COUNT // 4, 1, use)
     noise = capfd.readouterr().err
@@ -151,11 +154,11 @@ def test_mutated_labels(tmp_path):
         (tmp_path / "c" / folder).mkdir(parents=True)
         for name in ("000.png", "001.png"):
             (tmp_path / "c" / folder / name).write_bytes(b"not opened here")
-    dataset = hp.load_dataset(tmp_path, "c")
+    dataset = load_dataset(tmp_path, "c")
 
     def use(data):
-        (tmp_path / hp.LABEL_FILE).write_bytes(data)
-        labels = hp.read_labels(dataset)
+        (tmp_path / LABEL_FILE).write_bytes(data)
+        labels = read_labels(dataset)
         assert labels.is_bad.shape == (2,) and set(labels.is_bad) <= {-1, 0, 1}
         assert len(labels.defect) == len(labels.masks) == 2
         for line in labels.problems + labels.defect:

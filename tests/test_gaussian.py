@@ -1,12 +1,24 @@
-"""The Gaussian section against textbook formulas."""
+"""The Gaussian against textbook formulas, and what holds whatever the input."""
+
+import functools
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import oas
 
-import helpers as hp
+from anomaly.errors import InputError
+from anomaly.gaussian import (
+    COVARIANCES,
+    RIDGE,
+    PatchSums,
+    cross_validated_scores,
+    fit_gaussian,
+    row_blocks,
+)
 
 GRIDS = [(60, 3, 5, 7), (6, 3, 2, 12), (2, 1, 3, 4), (9, 1, 1, 8), (7, 5, 3, 7)]
 GRIDS += [(24, 3, 5, 256)]  # as many dimensions as are kept
@@ -31,7 +43,7 @@ def textbook(x, test, covariance, alpha):
     flat = r.reshape(-1, D)
     dof = N * h * w - 1 if covariance == "global" else h * w * (N - 1)
     pooled = flat.T @ flat / dof
-    pooled += hp.RIDGE * np.trace(pooled) / D * np.eye(D)
+    pooled += RIDGE * np.trace(pooled) / D * np.eye(D)
     out = np.empty(test.shape[:3])
     for i, j in np.ndindex(h, w):
         if covariance == "global":
@@ -47,12 +59,12 @@ def textbook(x, test, covariance, alpha):
     return out
 
 
-@pytest.mark.parametrize("covariance", hp.COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("shape", GRIDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_matches_textbook(covariance, shape, dtype):
     x, test = patches(shape), patches((3, *shape[1:]), seed=0) * 1.3
-    model = hp.fit_gaussian(torch.tensor(x, dtype=dtype), covariance, 0.2)
+    model = fit_gaussian(torch.tensor(x, dtype=dtype), covariance, 0.2)
     scores = model.score(torch.tensor(test, dtype=dtype))
     assert scores.dtype == dtype
     expected = textbook(x, test, covariance, 0.2)
@@ -62,87 +74,126 @@ def test_matches_textbook(covariance, shape, dtype):
 @pytest.mark.parametrize("covariance", ["position", "shrunk"])
 def test_chunks_do_not_change_the_result(covariance, monkeypatch):
     x = torch.tensor(patches((5, 4, 3, 9)))
-    whole = hp.fit_gaussian(x, covariance).score(x)
-    monkeypatch.setattr(hp, "_BLOCK_FLOATS", 1)
-    assert torch.allclose(hp.fit_gaussian(x, covariance).score(x), whole, rtol=1e-9)
+    whole = fit_gaussian(x, covariance).score(x)
+    small = functools.partial(row_blocks, floats=1)
+    monkeypatch.setattr("anomaly.gaussian.row_blocks", small)
+    assert torch.allclose(fit_gaussian(x, covariance).score(x), whole, rtol=1e-9)
 
 
 def test_full_shrinkage_is_the_limit():
     x = torch.tensor(patches((8, 3, 3, 5)))
-    limit = hp.fit_gaussian(x, "shrunk", 1 - 1e-9).score(x)
-    assert torch.allclose(hp.fit_gaussian(x, "shrunk", 1).score(x), limit, rtol=1e-6)
+    limit = fit_gaussian(x, "shrunk", 1 - 1e-9).score(x)
+    assert torch.allclose(fit_gaussian(x, "shrunk", 1).score(x), limit, rtol=1e-6)
 
 
-@pytest.mark.parametrize("covariance", hp.COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_singular_covariances_stay_finite(covariance, n):
     constant = torch.full((n, 2, 3, 4), 0.7)
-    model = hp.fit_gaussian(constant, covariance)
+    model = fit_gaussian(constant, covariance)
     assert model.score(constant).max() < 0.1
     distance = model.score(constant + 1)
     assert torch.isfinite(distance).all() and (distance > 1).all()
 
 
 def test_unknown_covariance_is_named():
-    with pytest.raises(hp.InputError, match="'diagonal'.*global, position, shrunk"):
-        hp.fit_gaussian(torch.zeros(2, 1, 1, 2), "diagonal")
+    with pytest.raises(InputError, match="'diagonal'.*global, position, shrunk"):
+        fit_gaussian(torch.zeros(2, 1, 1, 2), "diagonal")
 
 
 def test_cross_validation_never_scores_an_image_it_was_fitted_to():
     x = torch.tensor(patches((11, 2, 3, 4)))
-    scores = hp.cross_validated_scores(x, folds=5, covariance="shrunk")
+    scores = cross_validated_scores(x, folds=5, covariance="shrunk")
     for k in range(5):
         rest = [i for i in range(11) if i % 5 != k]
-        expected = hp.fit_gaussian(x[rest]).score(x[k::5])
+        expected = fit_gaussian(x[rest]).score(x[k::5])
         assert torch.equal(scores[k::5], expected)
 
 
 def test_cross_validation_of_one_image_is_refused():
-    with pytest.raises(hp.InputError, match="one normal image"):
-        hp.cross_validated_scores(torch.zeros(1, 2, 2, 3))
-
-
-def test_layers_are_joined_on_the_first_grid():
-    fine, coarse = torch.randn(2, 4, 6, 4), torch.randn(2, 6, 3, 2)
-    joined = hp.join_layers([fine, coarse], (48, 32))  # (2, 6, 4, 10)
-    assert joined.shape == (2, 6, 4, 10)
-    assert torch.equal(joined[..., :4], fine.permute(0, 2, 3, 1))
-    up = torch.nn.Upsample(size=(6, 4), mode="bilinear")(coarse)
-    assert torch.allclose(joined[..., 4:], up.permute(0, 2, 3, 1))
-
-
-def test_finer_layers_are_averaged_to_a_patch_per_stride():
-    fine, coarse = torch.randn(2, 4, 12, 8), torch.randn(2, 6, 3, 2)
-    joined = hp.join_layers([fine, coarse], (48, 32))  # (2, 6, 4, 10)
-    mean = fine.reshape(2, 4, 6, 2, 4, 2).mean((3, 5))
-    assert torch.allclose(joined[..., :4], mean.permute(0, 2, 3, 1), atol=1e-6)
-
-
-def test_projection_is_orthonormal_and_reproducible():
-    q = hp.semi_orthogonal(10, 6)
-    assert torch.allclose(q.T @ q, torch.eye(6), atol=1e-6)
-    hp.semi_orthogonal.cache_clear()
-    assert torch.equal(q, hp.semi_orthogonal(10, 6))
+    with pytest.raises(InputError, match="one normal image"):
+        cross_validated_scores(torch.zeros(1, 2, 2, 3))
 
 
 def test_streamed_sums_equal_the_whole():
     x = torch.tensor(patches((20, 4, 3, 9)), dtype=torch.float32)
-    sums = hp.PatchSums()
+    sums = PatchSums()
     for batch in x.split(7):
         sums.add(batch)
-    expected = hp.fit_gaussian(x, "global").score(x)
+    expected = fit_gaussian(x, "global").score(x)
     assert torch.allclose(sums.gaussian().score(x), expected, rtol=1e-4)
 
 
-def test_a_category_without_train_bad_is_projected_alike(tmp_path, monkeypatch):
-    from make_sample_data import make
+SEEDS = st.integers(0, 2**32 - 1)
+SHAPES = st.tuples(*(st.integers(1, high) for high in (9, 3, 3, 6)))  # N, h, w, D
+KNOWN = st.sampled_from(COVARIANCES)
+few = settings(deadline=None, max_examples=60)
 
-    monkeypatch.setattr(hp, "PROJECTION", 16)
-    monkeypatch.setenv("ANOMALY_CACHE", str(tmp_path / "cache"))
-    make(tmp_path, image_size=64, train_good=3, train_bad=0, test_good=2, test_bad=1)
-    settings = hp.Settings(
-        dataset_path=str(tmp_path), image_size=64, backbone="efficientnet_lite2"
-    )
-    detection = hp.detect(settings)
-    assert detection.bad.shape[0] == 0
-    assert detection.embedding.shape == (3, 16)
+
+def normal(rng, *shape):
+    return torch.from_numpy(rng.normal(size=shape))
+
+
+@few
+@given(SEEDS, SHAPES)
+def test_global_distances_are_affine_invariant(seed, shape):
+    N, h, w, D = shape
+    rng = np.random.default_rng(seed)
+    x, test = normal(rng, N + 10, h, w, D), normal(rng, 3, h, w, D) * 3
+    q, r = (np.linalg.qr(rng.normal(size=(D, D)))[0] for _ in range(2))
+    turn = torch.from_numpy(q * rng.uniform(0.2, 5, D) @ r)
+    shift = 10 * normal(rng, D)
+    plain = fit_gaussian(x, "global", ridge=0).score(test)
+    moved = fit_gaussian(x @ turn + shift, "global", ridge=0)
+    moved = moved.score(test @ turn + shift)
+    torch.testing.assert_close(moved, plain, rtol=1e-4, atol=0)
+
+
+@few
+@given(SEEDS, SHAPES, KNOWN)
+def test_the_order_of_images_is_no_matter(seed, shape, covariance):
+    rng = np.random.default_rng(seed)
+    x, test = normal(rng, *shape), normal(rng, 2, *shape[1:])
+    order = torch.from_numpy(rng.permutation(len(x)))
+    one, two = (fit_gaussian(part, covariance) for part in (x, x[order]))
+    torch.testing.assert_close(one.score(test), two.score(test), rtol=1e-7, atol=0)
+
+
+KINDS = ["normal", "constant", "copies", "rank 1", "one dimension", "tiny", "huge"]
+
+
+def degenerate(rng, kind, shape):
+    x = normal(rng, *shape)
+    if kind == "constant":
+        x = x * 0 + 0.7
+    if kind == "copies":
+        x = x[:1].expand(shape)
+    if kind == "rank 1":
+        x = x[..., :1] * torch.arange(1, shape[-1] + 1)
+    if kind == "one dimension":
+        x[..., 1:] = 0
+    return x * {"tiny": 1e-6, "huge": 1e3}.get(kind, 1)
+
+
+@few
+@given(SEEDS, SHAPES, KNOWN, st.sampled_from(KINDS))
+def test_degenerate_features_have_finite_scores(seed, shape, covariance, kind):
+    x = degenerate(np.random.default_rng(seed), kind, shape).float()
+    model = fit_gaussian(x, covariance)
+    for test in (x, x + 1, 1e3 * x - 1):
+        scores = model.score(test)
+        assert scores.shape == test.shape[:3]
+        assert torch.isfinite(scores).all()
+
+
+@few
+@given(SEEDS, SHAPES, KNOWN, st.sampled_from(KINDS))
+def test_precision_matrices_are_positive_semidefinite(seed, shape, covariance, kind):
+    x = degenerate(np.random.default_rng(seed), kind, shape)
+    model = fit_gaussian(x, covariance)
+    eye = torch.eye(shape[-1], dtype=x.dtype)[None]
+    for root in model.root if len(model.root) else eye:
+        factor = torch.linalg.solve_triangular(root, model.whiten, upper=False)
+        assert torch.equal(root, root.tril()) and (factor.diagonal() > 0).all()
+        values = torch.linalg.eigvalsh(factor.T @ factor)
+        assert values.isfinite().all() and values.min() >= -1e-9 * values.max()

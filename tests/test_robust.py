@@ -8,12 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 import pytest
 
 import helpers as hp
 import main
+from anomaly.cache import cache_folder
+from anomaly.errors import InputError
+from anomaly.files import ROOT, write_image
+from anomaly.images import read_image
+from anomaly.labels import LABEL_FILE
 
 resource = pytest.importorskip("resource")  # not on Windows
 
@@ -21,7 +27,7 @@ resource = pytest.importorskip("resource")  # not on Windows
 @pytest.fixture
 def data(tiny, tmp_path):
     shutil.copytree(tiny / "hazelnut", tmp_path / "data/hazelnut")
-    shutil.copy(tiny / hp.LABEL_FILE, tmp_path / "data")
+    shutil.copy(tiny / LABEL_FILE, tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -43,7 +49,7 @@ def keep(count):
 
 def relabel(change):
     def write(root):
-        path = root / hp.LABEL_FILE
+        path = root / LABEL_FILE
         entries = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(change(entries)), encoding="utf-8")
 
@@ -57,7 +63,7 @@ def only(label):
 def repaint(paint):
     def write(root):
         for i, path in enumerate(sorted(root.glob("hazelnut/t*/**/*.png"))):
-            hp.write_image(path, paint(i, hp.read_image(path)))
+            write_image(path, paint(i, read_image(path)))
         shutil.rmtree(root / "hazelnut/ground_truth")
 
     return write
@@ -71,7 +77,7 @@ UNDEFINED = {"auroc", "average_precision", "oracle"}
 LEGAL = {  # how the data are changed, and the figures that are null then
     "2 training images": (keep(2), set()),
     "5 training images": (keep(5), set()),
-    "no label file": (lambda root: (root / hp.LABEL_FILE).unlink(), UNDEFINED),
+    "no label file": (lambda root: (root / LABEL_FILE).unlink(), UNDEFINED),
     "no label": (relabel(lambda old: {}), UNDEFINED),
     "good labels alone": (only("good"), UNDEFINED),
     "bad labels alone": (only("bad"), UNDEFINED),
@@ -124,7 +130,7 @@ WRONG = {  # how the data are changed, parameters, what the line says
     "weights": (nothing, {"weights": "/no/w.pth"}, "there is no file /no/w.pth"),
     "cut test image": (cut("hazelnut/test/001.png"), {}, "test/001.png: cannot be"),
     "cut training image": (cut("hazelnut/train/good/002.png"), {}, "good/002.png: ca"),
-    "cut labels": (cut(hp.LABEL_FILE), {}, "labels.json: not JSON"),
+    "cut labels": (cut(LABEL_FILE), {}, "labels.json: not JSON"),
     "label": (
         relabel(lambda old: old | {"hazelnut/test/001.png": {"label": "fine"}}),
         {},
@@ -192,7 +198,7 @@ def test_full_disk(tmp_path, tiny_settings, size, logs):
     places = {"ANOMALY_CACHE": tmp_path / "cold", "TMPDIR": tmp_path / "temp"}
     places["JOBLIB_MULTIPROCESSING"] = 0  # its semaphores are files
     done = subprocess.run(
-        [sys.executable, hp.ROOT / "main.py", *arguments(settings)],
+        [sys.executable, ROOT / "main.py", *arguments(settings)],
         env=os.environ | {name: str(place) for name, place in places.items()},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
         capture_output=True,
@@ -216,7 +222,7 @@ def test_full_disk_leaves_the_outputs_before(tmp_path, tiny_settings, monkeypatc
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(hp.InputError, match="metrics.json.*No space left.*free some"):
+    with pytest.raises(InputError, match="metrics.json.*No space left.*free some"):
         hp.save_evaluation(settings)
     assert files(tmp_path) == before
 
@@ -228,8 +234,8 @@ def outcome(settings):
     values = {
         k: v for k, v in json.loads(text).items() if k not in ("seconds", "peak_rss_mb")
     }
-    shutil.rmtree(hp.cache_folder())
-    hp.cache_folder.cache_clear()
+    shutil.rmtree(cache_folder())
+    cache_folder.cache_clear()
     return (settings.output / "scores.csv").read_bytes(), json.dumps(values)
 
 
@@ -255,8 +261,49 @@ def test_batch_size_is_no_matter(tiny_settings, cold_cache):
         settings = tiny_settings(dataset_path="", image_size=256, batch_size=size)
         detection = hp.detect(settings)
         runs.append(np.concatenate([detection.normal_scores, detection.test_scores]))
-        hp.cache_folder.cache_clear()
-        for path in hp.cache_folder().iterdir():
+        cache_folder.cache_clear()
+        for path in cache_folder().iterdir():
             path.unlink()
     for other in runs[1:]:
         np.testing.assert_allclose(runs[0], other, rtol=1e-5)
+
+
+def test_wide_resnet_without_network_is_one_line(offline, tiny, tmp_path, capsys):
+    arguments = ["-p", "backbone", "wide_resnet50_2", "-p", "dataset_path", str(tiny)]
+    arguments += ["-p", "visualization_dir", str(tmp_path / "out"), "--no-pdf"]
+    start = time.monotonic()
+    assert main.main(arguments) == 2
+    assert time.monotonic() - start < 20
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "wide_resnet50_2: its weights are neither cached nor" in err
+    assert "weights=" in err and "backbone=auto" in err
+    assert "Traceback" in (tmp_path / "out" / "error.log").read_text()
+
+
+def test_wide_resnet_behind_a_dead_resolver(tiny, tmp_path):
+    """The real thing in a process of its own: it ends in time and leaves nothing."""
+    code = f"""
+import socket, sys, time
+socket.getaddrinfo = lambda *args, **more: time.sleep(60)
+import main
+print(time.monotonic())
+status = main.main({["-p", "backbone", "wide_resnet50_2", "-p", "category", "zipper"]}
+    + ["-p", "dataset_path", {str(tiny)!r}, "-p", "visualization_dir", "{tmp_path}"])
+print(time.monotonic())
+sys.exit(status)
+"""
+    environment = {**os.environ, "TORCH_HOME": str(tmp_path / "torch")}
+    environment = {k: v for k, v in environment.items() if "proxy" not in k.lower()}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    first, *_, last = done.stdout.split("\n")[:-1]
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert float(last) - float(first) < 20
+    assert not list((tmp_path / "torch" / "hub" / "checkpoints").iterdir())

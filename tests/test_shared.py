@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 import helpers as hp
+from anomaly.files import ROOT
+from anomaly.labels import read_labels
+from anomaly.metrics import auroc, classification_metrics
+from anomaly.settings import Settings
 
-SHARED = Path(os.environ.get("ANOMALY_SHARED", hp.ROOT.parent / "shared")).resolve()
+SHARED = Path(os.environ.get("ANOMALY_SHARED", ROOT.parent / "shared")).resolve()
 COURSE = SHARED / "data" / "course"
 WEIGHTS = SHARED / "weights" / "resnet18-trunk.pth"
 BACKBONES = {
@@ -28,18 +32,18 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("category", FLOOR)
 def test_default_finds_the_defects_of_real_products(backbone, category):
-    settings = hp.Settings(
+    settings = Settings(
         category=category,
         dataset_path=str(COURSE),
         backbone=backbone,
         weights=BACKBONES[backbone],
     )
     detection = hp.detect(settings)
-    labels = hp.read_labels(detection.dataset)
+    labels = read_labels(detection.dataset)
     assert labels.problems == []
-    assert hp.auroc(labels.is_bad, detection.test_scores) >= FLOOR[category]
-    flagged = detection.test_scores > detection.threshold.threshold
-    decision = hp.classification_metrics(labels.is_bad, flagged)
+    assert auroc(labels.is_bad, detection.test_scores) >= FLOOR[category]
+    flagged = detection.test_scores > detection.threshold.value
+    decision = classification_metrics(labels.is_bad, flagged)
     assert decision["false_positive_rate"] <= 0.2  # promised: 0.05, of 50 images
 
 
@@ -48,7 +52,7 @@ def test_the_whole_run_on_real_photographs(tmp_path):
     command += ["-p", "dataset_path", COURSE, "-p", "visualization_dir", tmp_path]
     command += ["-p", "backbone", "resnet18", "-p", "weights", WEIGHTS]
     done = subprocess.run(
-        list(map(str, command)), cwd=hp.ROOT, capture_output=True, text=True
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     out = tmp_path / "zipper"
