@@ -1,5 +1,6 @@
 """The workshop behind `helpers.py`: one noun a room.
 
+    languages   words in English and Chinese
     errors      what bad input becomes: one line
     files       whole-or-absent writing, digests of files
     machine     device, versions, memory
@@ -9,7 +10,7 @@
     images      reading images and masks
     dataset     the folders of a category
     labels      the truth, for the evaluation alone
-    duplicates  the same picture in two parts
+    duplicates  the same picture twice
 
     framing     place and light, brought into the normal range
     weights     checked downloads, loading without pickle
@@ -18,6 +19,8 @@
     features    patches: batches, one grid, projection
 
     gaussian    three covariances, Mahalanobis distances, folds
+    likeness    normal images that look alike: groups, folds
+    doubts      what may break a promise, in figures and sentences
     scores      image score, anomaly map, threshold, colour scale
     metrics     AUROC and decisions
     intervals   bootstrap, DeLong

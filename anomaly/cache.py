@@ -14,6 +14,7 @@ import joblib
 
 from anomaly.errors import one_line
 from anomaly.files import ROOT, sha256, whole_file
+from anomaly.machine import versions
 
 
 @cache
@@ -38,10 +39,11 @@ def cache_folder():
 def kept(stage, key, compute):
     """What compute() returns, computed once for the same key and kept in a file.
 
-    `stage` starts the file's name; `key` is all that the result depends on, as JSON.
+    `stage` starts the file's name; `key` is all that the result depends on besides the
+    code and the versions of what it uses, as JSON.
     Arrays come back read-only.
     """
-    text = json.dumps(key, sort_keys=True)
+    text = json.dumps([key, code(), versions()], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     path = cache_folder() / f"{stage}-{name}.joblib"
     if path.exists():
