@@ -78,9 +78,7 @@ def test_covariance_of_the_recipe(monkeypatch):
     assert "`COVARIANCES` in `anomaly/gaussian.py`" in text
     assert "`fit_gaussian(features, covariance)`" in text
     assert "`Gaussian(mean, whiten, root)`" in text
-    last = (
-        "    whiten, positions = eye, h * w\n"
-    )
+    last = "    whiten, positions = eye, h * w\n"
     room = rebuilt(
         monkeypatch,
         "gaussian",
