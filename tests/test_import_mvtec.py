@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import tarfile
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -14,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from test_fuzz import mutate
 
 import import_mvtec
 from anomaly.files import ROOT
@@ -265,6 +268,242 @@ def test_relative_dataset_path_is_relative_to_the_project(
     assert (tmp_path / "project/sets/mine/bottle/test/000.png").exists()
 
 
+# What people bring
+
+SCRATCH = np.zeros((64, 64), bool)
+SCRATCH[10:50, 30:33] = True
+PALETTE = [0, 0, 0, 0, 0, 1, 90, 0, 0]  # the second colour is nearly black
+
+
+def rgba(colour: int, ground: int) -> Image.Image:
+    pixels = np.full((64, 64, 4), ground, np.uint8)
+    pixels[..., 3] = 0
+    pixels[SCRATCH] = (colour, colour, colour, 255)
+    return Image.fromarray(pixels)
+
+
+def classes() -> Image.Image:
+    numbers = np.zeros((64, 64), np.uint8)
+    numbers[10:20, 30:33], numbers[20:30, 30:33], numbers[30:50, 30:33] = 1, 3, 4
+    return Image.fromarray(numbers)
+
+
+def palette() -> Image.Image:
+    image = Image.fromarray(SCRATCH.astype(np.uint8), "P")
+    image.putpalette(PALETTE)
+    return image
+
+
+def grey16(value: int) -> Image.Image:
+    return Image.fromarray((SCRATCH * value).astype(np.uint16))
+
+
+MASKS = {  # whatever its author used, the same scratch
+    "JPEG": (Image.fromarray(SCRATCH * np.uint8(255)), ".jpg", {"quality": 75}),
+    "JPEG, poor": (Image.fromarray(SCRATCH * np.uint8(255)), ".jpg", {"quality": 40}),
+    "JPEG in TIFF": (
+        Image.fromarray(SCRATCH * np.uint8(255)),
+        ".tif",
+        {"compression": "jpeg"},
+    ),
+    "class numbers": (classes(), ".png", {}),
+    "16 bit, 0 and 1": (grey16(1), ".png", {}),
+    "16 bit, 0 and 255": (grey16(255), ".tif", {}),
+    "16 bit, full range": (grey16(65535), ".png", {}),
+    "1 bit": (Image.fromarray(SCRATCH), ".bmp", {}),
+    "palette of dark colours": (palette(), ".png", {}),
+    "one channel of three": (
+        Image.fromarray(SCRATCH[..., None] * np.uint8([0, 0, 1])),
+        ".png",
+        {},
+    ),
+    "white on transparent white": (rgba(255, 255), ".png", {}),
+    "white on transparent black": (rgba(255, 0), ".png", {}),
+    "black on transparent white": (rgba(0, 255), ".png", {}),
+    "black on transparent black": (rgba(0, 0), ".tif", {}),
+    "grey and alpha, opaque": (
+        Image.fromarray(SCRATCH * np.uint8(9)).convert("LA"),
+        ".png",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_every_kind_of_mask_marks_the_same(bottle, root, kind):
+    image, suffix, options = MASKS[kind]
+    write(bottle / "test/dent/000.png", np.zeros((64, 64), np.uint8))
+    mask = bottle / f"ground_truth/dent/000_mask{suffix}"
+    mask.parent.mkdir()
+    image.save(mask, **options)
+    assert run(bottle, root) == 0
+    labels = json.loads((root / LABELS).read_text())
+    [name] = [Path(k).stem for k, v in labels.items() if v.get("defect") == "dent"]
+    found = cv2.imread(str(root / f"bottle/ground_truth/{name}.png"), -1)
+    assert np.array_equal(found, SCRATCH * np.uint8(255))
+
+
+def move(source: str, target: str):
+    def change(bottle):
+        (bottle / target).parent.mkdir(parents=True, exist_ok=True)
+        (bottle / source).rename(bottle / target)
+
+    return change
+
+
+def remove(name: str):
+    return lambda bottle: (bottle / name).unlink()
+
+
+def put(name: str, content: bytes = b"x"):
+    def change(bottle):
+        (bottle / name).parent.mkdir(parents=True, exist_ok=True)
+        (bottle / name).write_bytes(content)
+
+    return change
+
+
+def paint(name: str, value, rows=slice(None)):
+    def change(bottle):
+        pixels = np.zeros((12, 16), np.uint8)
+        pixels[rows] = value
+        write(bottle / name, pixels)
+
+    return change
+
+
+def by_date(bottle):
+    for i, path in enumerate(sorted((bottle / "train/good").iterdir())):
+        day = f"train/good/2024-01-0{1 + i % 2}"
+        move(f"train/good/{path.name}", f"{day}/{i // 2}.png")(bottle)
+
+
+def by_date_everywhere(bottle):
+    by_date(bottle)
+    move("test/crack/000.png", "test/crack/Monday/000.png")(bottle)
+    move("ground_truth/crack/000_mask.png", "ground_truth/crack/Monday/000.png")(bottle)
+
+
+def btad(bottle):
+    """Its names, and one kind of defect."""
+    shutil.rmtree(bottle / "test/cut")
+    shutil.rmtree(bottle / "ground_truth/cut")
+    for old, new in (("train/good", "train/ok"), ("test/good", "test/ok")):
+        move(old, new)(bottle)
+    for part in ("test", "ground_truth"):
+        move(f"{part}/crack", f"{part}/ko")(bottle)
+    for i in range(3):
+        name = f"ground_truth/ko/{i:03d}"
+        move(f"{name}_mask.png", f"{name}.png")(bottle)
+
+
+def shouted(bottle):
+    for part in ("train", "test"):
+        move(f"{part}/good", f"{part}/GOOD")(bottle)
+        move(part, part.title())(bottle)
+
+
+def accents(bottle):
+    """As an archive that macOS and Linux wrote together."""
+    move("test/cut", unicodedata.normalize("NFD", "test/Überhöhe"))(bottle)
+    move("ground_truth/cut", unicodedata.normalize("NFC", "ground_truth/überhöhe"))(
+        bottle
+    )
+
+
+def linked(bottle):
+    move("train/good", "../elsewhere")(bottle)
+    (bottle / "train/good").symlink_to(bottle / "../elsewhere")
+    move("test/crack/000.png", "../photo.png")(bottle)
+    (bottle / "test/crack/000.png").symlink_to(bottle / "../photo.png")
+
+
+def strays(bottle):
+    for folder in ("@eaDir", "__MACOSX", ".thumbnails", "lost+found", "#recycle"):
+        for place in ("", "train/", "train/good/", "test/", "test/cut/"):
+            put(f"{place}{folder}/000.png/SYNO_THUMB.jpg")(bottle)
+    for file in ("notes.md", "a.json", "b.CSV", "c.xml", "Thumbs.db", "desktop.ini"):
+        for place in ("", "train/good/", "test/", "test/cut/", "ground_truth/cut/"):
+            put(f"{place}{file}")(bottle)
+    put("test/.DS_Store")(bottle)
+
+
+def soft(bottle):
+    write(
+        bottle / "ground_truth/cut/000_mask.png",
+        np.arange(12 * 16, dtype=np.uint8).reshape(12, 16) // 2,
+    )
+
+
+ACCEPTED = {  # what is there, masks that arrive, and what the console says of it
+    "a mask is missing": (
+        remove("ground_truth/cut/001_mask.png"),
+        4,
+        "bad images without a mask, which the pixel metrics leave out: cut/001.png",
+    ),
+    "masks of one kind are missing": (
+        lambda b: shutil.rmtree(b / "ground_truth/cut"),
+        3,
+        "leave out: cut/000.png, cut/001.png",
+    ),
+    "folders by date": (by_date, 5, "train/good: 2024-01-01_0.png, 2024-01-01_1.png"),
+    "folders everywhere": (by_date_everywhere, 5, "brought up from folders"),
+    "BTAD's ok and ko": (btad, 3, "read as good: train/ok, test/ok"),
+    "GOOD": (shouted, 5, "3 good"),
+    "masks": (move("ground_truth", "masks"), 5, "5 masks"),
+    "mask": (move("ground_truth", "Mask"), 5, "5 masks"),
+    "accents and case": (accents, 5, "2 Überhöhe"),
+    "links": (linked, 5, "4 in train/good"),
+    "strays": (strays, 5, "2 cut"),
+    "two endings, no masks": (
+        lambda b: (shutil.rmtree(b / "ground_truth"), put_jpeg(b)),
+        0,
+        "3 cut",
+    ),
+    "empty mask of a normal image": (
+        paint("ground_truth/good/000.png", 0),
+        5,
+        "3 good",
+    ),
+    "empty mask": (
+        paint("ground_truth/cut/000_mask.png", 0),
+        5,
+        "empty masks: cut/000",
+    ),
+    "inverted mask": (
+        paint("ground_truth/cut/000_mask.png", 255, slice(3, None)),
+        5,
+        "(inverted?): cut/000_mask.png",
+    ),
+    "soft mask": (soft, 5, "soft edges, of which all but black counts: cut/000"),
+}
+
+
+def put_jpeg(bottle):
+    write(bottle / "test/cut/001.jpg", np.zeros((12, 16), np.uint8))
+
+
+@pytest.mark.parametrize("archive", ["", "x.zip"])
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_what_people_bring(bottle, root, tmp_path, capsys, what, archive):
+    change, count, words = ACCEPTED[what]
+    change(bottle)
+    if archive and what == "links":
+        pytest.skip("an archive's links are refused")
+    source = pack(bottle.parent, tmp_path / archive) if archive else bottle
+    assert run(source, root) == 0
+    out = capsys.readouterr().out
+    assert words in out and all(
+        line.startswith(("bottle: ", "labels ")) for line in out.splitlines()
+    )
+    assert len(list((root / "bottle/train/good").iterdir())) == 4
+    assert len(list((root / "bottle").glob("ground_truth/*"))) == count
+    labels = json.loads((root / LABELS).read_text())
+    expected = {"BTAD's ok and ko": 6, "two endings, no masks": 9}.get(what, 8)
+    assert len(labels) == len(list((root / "bottle/test").iterdir())) == expected
+    assert not [p for p in root.rglob("*") if p.is_symlink()]
+
+
 # What it refuses
 
 
@@ -317,6 +556,152 @@ FAULTS = {
     ),
     "course layout": (course_layout, "they need no import"),
     "mask size": (mask_of_another_size, "not of the same size"),
+    **{
+        f"unknown kind {name}": (
+            lambda b, r, name=name: put(name)(b),
+            f"{name}: neither PNG, JPEG, BMP nor TIFF; convert or remove it",
+        )
+        for name in (
+            "train/good/a.pgm",
+            "train/good/a.webp",
+            "test/good/a.tga",
+            "test/cut/a.npy",
+            "test/cut/no ending",
+            "test/cut/000.png.",
+            "ground_truth/cut/a.gif",
+        )
+    },
+    "a photo above the layout": (
+        lambda b, r: put("overview.jpg")(b),
+        "bottle/overview.jpg is not in one of the folders",
+    ),
+    "a photo in train": (
+        lambda b, r: put("train/000.png")(b),
+        "train/000.png is not in one of the folders: normal images for training belong",
+    ),
+    "train/bad": (
+        lambda b, r: put("train/bad/000.png")(b),
+        "train/bad: only normal images are for training; move it to test",
+    ),
+    "validation": (
+        lambda b, r: put("validation/good/000.png")(b),
+        "bottle/validation: not part of the layout",
+    ),
+    "good and ok": (
+        lambda b, r: put("test/ok/000.png")(b),
+        "test/good and ok both hold normal images",
+    ),
+    "kinds that differ in case": (
+        lambda b, r: put("test/Cut/000.png")(b),
+        "cut: Cut has the same name; rename one",
+    ),
+    "two folders of masks": (
+        lambda b, r: put("masks/cut/000.png")(b),
+        "which one holds the masks?",
+    ),
+    "masks beside the images": (
+        lambda b, r: put("test/cut/masks/000.png")(b),
+        "test/cut/masks: masks belong in ground_truth/<defect>",
+    ),
+    "masks of no kind": (
+        lambda b, r: put("ground_truth/000.png")(b),
+        "ground_truth/000.png is not in one of the folders: masks belong",
+    ),
+    "masks of another kind": (
+        lambda b, r: move("ground_truth/cut", "ground_truth/cuts")(b),
+        "ground_truth/cuts: there is no folder test/cuts; rename it",
+    ),
+    "mask of no image": (
+        lambda b, r: move(
+            "ground_truth/cut/001_mask.png", "ground_truth/cut/001_label.png"
+        )(b),
+        "cut/001_label.png: no image in test/cut goes with this mask",
+    ),
+    "two masks of an image": (
+        lambda b, r: paint("ground_truth/cut/001.png", 255)(b),
+        "001_mask.png: 001.png is for the same image, too",
+    ),
+    "two images of a mask": (
+        lambda b, r: put_jpeg(b),
+        "001.png: another image has its stem, and one mask",
+    ),
+    "mask of a normal image": (
+        lambda b, r: paint("ground_truth/good/000.png", 255)(b),
+        "good/000.png marks a defect on a normal image",
+    ),
+    "16-bit colour mask": (
+        lambda b, r: write(
+            b / "ground_truth/cut/001_mask.png", np.ones((12, 16, 3), np.uint16)
+        ),
+        "cut/001_mask.png: a mask in 16-bit colour; save it in 8 bit",
+    ),
+    "several frames": (
+        lambda b, r: Image.new("L", (16, 12)).save(
+            b / "test/good/a.tif", save_all=True, append_images=[Image.new("L", (9, 9))]
+        ),
+        "test/good/a.tif: 2 frames or pages; save the right one alone",
+    ),
+    "float pixels": (
+        lambda b, r: Image.new("F", (16, 12)).save(b / "train/good/a.tif"),
+        "train/good/a.tif: 32-bit or float pixels",
+    ),
+    "names that differ in case": (
+        lambda b, r: shutil.copy(b / "train/good/000.png", b / "train/good/000.PNG"),
+        "000.PNG has the same name; rename one",
+    ),
+    "folders by date that collide": (
+        lambda b, r: (
+            shutil.copytree(b / "train/good", b / "train/good/day"),
+            shutil.copy(b / "train/good/000.png", b / "train/good/day_001.png"),
+        ),
+        "day_001.png: ",
+    ),
+    "line break in a name": (
+        lambda b, r: move("train/good/000.png", "train/good/0\n0.png")(b),
+        "the name does not fit; rename it",
+    ),
+    "broken link": (
+        lambda b, r: (b / "test/cut/a.png").symlink_to(b / "none"),
+        "test/cut/a.png: not a file (a broken link?)",
+    ),
+    "link to itself": (
+        lambda b, r: (b / "test/cut/a").symlink_to(b / "test/cut"),
+        "more than 3 folders deep",
+    ),
+    "pipe": (lambda b, r: os.mkfifo(b / "test/cut/a.png"), "a.png: not a file"),
+    "kind that Windows reserves": (
+        lambda b, r: (
+            move("test/cut", "test/aux")(b)
+            or move("ground_truth/cut", "ground_truth/aux")(b)
+        ),
+        "'aux' cannot name",
+    ),
+    "kind with a long name": (
+        lambda b, r: (
+            move("test/cut", f"test/{'x' * 240}")(b)
+            or move("ground_truth/cut", f"ground_truth/{'x' * 240}")(b)
+        ),
+        "cannot name",
+    ),
+    "kind with a dot at the end": (
+        lambda b, r: (
+            move("test/cut", "test/cut.")(b)
+            or move("ground_truth/cut", "ground_truth/cut.")(b)
+        ),
+        "'cut.' cannot name",
+    ),
+    "VisA": (
+        lambda b, r: (
+            shutil.rmtree(b),
+            put("Data/Images/Normal/000.JPG")(b),
+            put("Data/Masks/Anomaly/000.png")(b),
+        ),
+        "VisA's own? its authors' prepare_data.py writes this layout",
+    ),
+    "folders of another layout": (
+        lambda b, r: (move("train", "normal")(b), move("test", "abnormal")(b)),
+        "its folders are abnormal, ground_truth, normal",
+    ),
     "damaged image": (damaged_image, "bottle/test/good/001.png: cannot be read"),
     "damaged labels": (damage_labels, "not JSON in UTF-8"),
     "labels a list": (labels_are_a_list, "must be one object"),
@@ -338,6 +723,13 @@ def test_one_bad_category_of_two_and_none_is_imported(bottle, root, tmp_path, ca
     assert not root.exists()
 
 
+def test_an_unfinished_category_beside_others(bottle, root, capsys):
+    cable = make_category(bottle.parent / "cable", seed=1)
+    (cable / "train/good").rename(cable / "train/godo")
+    assert "cable: no normal images in" in refused(capsys, bottle.parent, root)
+    assert run(bottle.parent, root, "--category", "bottle") == 0
+
+
 def test_second_import_is_refused_and_the_first_kept(bottle, root, capsys):
     assert run(bottle, root) == 0
     capsys.readouterr()
@@ -353,6 +745,9 @@ def test_second_import_is_refused_and_the_first_kept(bottle, root, capsys):
         (["--seed", "x"], "--seed"),
         (["--category", "../x"], "'../x' cannot name"),
         (["--category", ""], "'' cannot name"),
+        (["--category", "NUL"], "'NUL' cannot name"),
+        (["--category", "com1.x"], "'com1.x' cannot name"),
+        (["--category", "b" * 201], "cannot name"),
         (["--nonsense"], "--nonsense"),
     ],
 )
@@ -470,6 +865,114 @@ def test_refuses_names_that_differ_in_case_only(bottle, root, tmp_path, capsys):
     archive = pack(bottle.parent, tmp_path / "x.tar")
     tar_with(archive, "bottle/test/crack/000.PNG")
     assert "twice" in refused(capsys, archive, root)
+
+
+class Named(zipfile.ZipInfo):
+    """A member whose name is written as bytes, without saying in which encoding."""
+
+    raw = b""
+
+    def _encodeFilenameFlags(self):  # noqa: N802
+        return self.raw, 0
+
+
+def zip_of(folder: Path, archive: Path, written) -> Path:
+    """Pack `folder`; `written` gives the bytes of a member's name."""
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            member = Named("x")
+            name = path.relative_to(folder).as_posix()
+            member.raw = written(f"{name}/" if path.is_dir() else name)
+            file.writestr(member, b"" if path.is_dir() else path.read_bytes())
+    return archive
+
+
+ZIPS = {  # the category's name, and how its archive writes names
+    "macOS": ("榛子", str.encode),
+    "Chinese Windows": ("榛子", lambda name: name.encode("gbk")),
+    "Western DOS": ("Öl", lambda name: name.encode("cp437")),
+    "backslashes": ("bottle", lambda name: name.replace("/", "\\").encode()),
+}
+
+
+@pytest.mark.parametrize("kind", ZIPS)
+def test_names_in_zips_from_everywhere(bottle, root, tmp_path, kind):
+    name, written = ZIPS[kind]
+    bottle.rename(bottle.parent / name)
+    assert run(zip_of(bottle.parent, tmp_path / "x.zip", written), root) == 0
+    assert len(list((root / name / "test").iterdir())) == 8
+
+
+@pytest.mark.parametrize(
+    "name, kind, message",
+    [
+        ("bottle/test/cut", tarfile.REGTYPE, "is both a file and a folder"),
+        ("bottle/test/cut/000.png/1.png", tarfile.REGTYPE, "both a file and a folder"),
+        (f"bottle/test/{'x' * 300}/1.png", tarfile.REGTYPE, "is too long"),
+        ("bottle/test/cut/a.png", tarfile.GNUTYPE_SPARSE, "is a link or a device"),
+        ("bottle/test/CUT/000.png", tarfile.REGTYPE, "twice"),
+        ("bottle/test/cut/a.pgm", tarfile.REGTYPE, "a.pgm: neither PNG"),
+    ],
+)
+def test_refuses_members(bottle, root, tmp_path, capsys, name, kind, message):
+    archive = pack(bottle.parent, tmp_path / "x.tar")
+    tar_with(archive, name, kind)
+    err = refused(capsys, archive, root)
+    assert message in err and "x.tar" in err and ".import-" not in err
+
+
+def test_refuses_names_that_differ_in_form_only(bottle, root, tmp_path, capsys):
+    archive = pack(bottle.parent, tmp_path / "x.tar")
+    for form in ("NFC", "NFD"):
+        tar_with(archive, unicodedata.normalize(form, "bottle/test/cut/é.png"))
+    assert "twice" in refused(capsys, archive, root)
+
+
+# Mutated sources: imported, or refused in one line
+
+COUNT = int(os.environ.get("ANOMALY_FUZZ", 1000)) // 25
+
+
+def fuzz(capsys, root, source, seeds: list[bytes], target: Path) -> None:
+    """Write mutations of `seeds` to `target`, and import `source` with each."""
+    rng = random.Random(3)
+    for i in range(COUNT):
+        data = mutate(rng.choice(seeds), rng.choice(seeds), rng)
+        target.write_bytes(data)
+        status = run(source, root)
+        out, err = capsys.readouterr()
+        where = f"mutation {i}, {data[:2000]!r}: {err}"
+        ended = status, err.count("\n"), bool(out)
+        assert ended in ((0, 0, True), (2, 1, False)), where
+        assert ".import-" not in err and "Errno" not in err, where
+        assert root.exists() == (status == 0)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip", ".tar.gz", ".tar.xz"])
+def test_mutated_archives(bottle, root, tmp_path, capsys, suffix):
+    archive = tmp_path / f"x{suffix}"
+    seeds = [pack(bottle.parent, archive).read_bytes()]
+    shutil.rmtree(bottle / "test/cut")
+    shutil.rmtree(bottle / "ground_truth/cut")
+    seeds.append(pack(bottle.parent, archive).read_bytes())
+    fuzz(capsys, root, archive, seeds, archive)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
+@pytest.mark.parametrize("part", ["test", "ground_truth"])
+def test_mutated_images(bottle, root, capsys, part, suffix):
+    name = "900_mask" if part == "ground_truth" else "900"
+    write(bottle / "test/cut/900.png", np.zeros((12, 16), np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    target = bottle / f"{part}/cut/{name}{suffix}"
+    if part == "test":
+        (bottle / "test/cut/900.png").unlink()
+    seeds = [
+        cv2.imencode(suffix, image)[1].tobytes() for image in (pixels, pixels[..., 0])
+    ]
+    fuzz(capsys, root, bottle, seeds, target)
 
 
 # Whatever happens, all or nothing

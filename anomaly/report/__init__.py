@@ -8,9 +8,12 @@
     widgets     the explorer's controls, and who moves them
 
     prose       Jinja templates of Markdown
-    show        pictures and prose as outputs of a notebook
+    lesson      figures and tables of a notebook, with their captions
+    translation the notebooks' prose in Chinese
+    show        pictures and prose of the report as outputs
     markdown    an executed report notebook as one text for pandoc
     joint       several of them as one
+    layout      figures and tables arranged for pages
     exporters   nbconvert's: HTML by pandoc, PDF by typst
     run         notebooks executed by papermill, categories side by side
 

@@ -8,15 +8,12 @@ Nothing is loaded from a network, and pandoc reads the Markdown without raw HTML
 typst, so that no file name is executed.
 """
 
-import html
-import json
 import os
 import re
 import tempfile
 import time
 from pathlib import Path
 
-import cv2
 import nbformat
 import pypandoc
 import typst
@@ -26,6 +23,7 @@ from traitlets import Unicode, default
 from anomaly.errors import InputError
 from anomaly.files import PART
 from anomaly.report.joint import compare, joint
+from anomaly.report.layout import arranged
 from anomaly.report.markdown import ExportError, language, to_markdown
 from anomaly.report.prose import TEMPLATES
 from anomaly.report.style import cjk_font
@@ -33,7 +31,6 @@ from anomaly.report.style import cjk_font
 NOTEBOOK = "06_report.ipynb"
 MARKDOWN = "markdown-raw_html-raw_tex-raw_attribute-citations-smart"
 MARKDOWN += "+east_asian_line_breaks"
-INCHES, DPI = 6.5, 160  # width of the text; pixels per inch of a figure
 
 
 class ReportExporter(Exporter):
@@ -104,8 +101,8 @@ class PDFReport(ReportExporter):
             f"--variable=language:{lang}",
             *(["--variable=faux-bold"] if lang == "zh" else []),
         )
-        source = _sized_pictures(source, text, folder)
         source = source.replace("align(center)[#table(", "align(left)[#table(")
+        source = arranged(source, text, folder)
         # no font at hand has emoji: their code points instead of boxes
         source = re.sub(
             r"[\U00010000-\U0010FFFF]", lambda m: f"U+{ord(m[0]):X}", source
@@ -123,19 +120,6 @@ def _pandoc(text, to, *options):
     # so wide that every table column takes the width of its text
     options = ["--standalone", "--shift-heading-level-by=-1", "--columns=999", *options]
     return pypandoc.convert_text(text, to, format=MARKDOWN, extra_args=options)
-
-
-def _sized_pictures(source, text, folder):
-    """Typst source whose pictures are as wide as they are sharp, with alt texts."""
-    alts = dict(re.findall(r'\]\(([\w.-]+)\)\{#\S+ alt="(.*)"\}$', text, flags=re.M))
-
-    def picture(match):
-        height, width = cv2.imread(str(folder / match[1])).shape[:2]
-        share = min(1, width / DPI / INCHES, 1.3 * width / height)
-        alt = json.dumps(html.unescape(alts[match[1]]), ensure_ascii=False)
-        return f'image("{match[1]}", width: {share:.1%}, alt: {alt})'
-
-    return re.sub(r'image\("([\w.-]+)"\)', picture, source)
 
 
 def export_report(

@@ -3,8 +3,11 @@
 scores and is_bad are (T,); is_bad is 0 or 1, anything else is left out.
 """
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_curve
@@ -13,20 +16,24 @@ from anomaly.intervals import roc_band
 from anomaly.report.style import BLUE, CLASSES, GREY, ORANGE, speaker, styled
 
 
+def _names(say):
+    return [say("good", "正常"), say("bad", "异常")]
+
+
 def _draw_scores(axes, scores, is_bad, threshold, normal, lang):
     say = speaker(lang)
     known = scores[(is_bad == 0) | (is_bad == 1)]
     bins = np.histogram_bin_edges(np.concatenate([known, normal, [threshold]]), 36)
-    names = say("good", "正常"), say("bad", "异常")
-    for label, _, hatch, colour in CLASSES:
+    draw = partial(sns.histplot, bins=bins.tolist(), ax=axes)
+    for (label, _, hatch, colour), name in zip(CLASSES, _names(say), strict=True):
         chosen = scores[is_bad == label]
         look = {"color": colour, "hatch": hatch, "alpha": 0.65, "edgecolor": "white"}
-        axes.hist(chosen, bins, **look, label=f"{names[label]} ({len(chosen)})")
+        draw(x=chosen, **look, label=f"{name} ({len(chosen)})")
     if len(normal):
         weights = np.full(len(normal), max((is_bad == 0).sum(), 1) / len(normal))
-        label = say("train/good, held out", "train/good（留出）")
-        look = {"histtype": "step", "color": GREY, "label": f"{label} ({len(normal)})"}
-        axes.hist(normal, bins, weights=weights, **look)
+        label = f"{say('train/good, held out', 'train/good（留出）')} ({len(normal)})"
+        look = {"element": "step", "fill": False, "color": GREY, "linewidth": 1}
+        draw(x=normal, weights=weights, **look, label=label)
     label = f"{say('threshold', '阈值')} {threshold:.4g}"
     axes.axvline(threshold, color="black", ls="--", lw=1, label=label)
     axes.set_xlabel(say("anomaly score", "异常分数"))
@@ -64,42 +71,36 @@ def _draw_roc(axes, scores, is_bad, threshold, lang, seed):
 def _draw_confusion(axes, matrix, lang):
     say, matrix = speaker(lang), np.asarray(matrix)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1.3)
-    for (row, column), part in np.ndenumerate(share):
-        look = {"color": "white" if part > 0.6 else "black", "ha": "center"}
-        text = f"{matrix[row, column]}\n{part:.1%}"
-        axes.text(column, row, text, va="center", **look)
-    names = [say("good", "正常"), say("bad", "异常")]
-    axes.set_xticks([0, 1], names)
-    axes.set_yticks([0, 1], names, rotation=90, va="center")
-    axes.set_xlabel(say("decision", "判定"))
-    axes.set_ylabel(say("label", "标签"))
-    axes.spines[:].set_visible(False)
+    cells = zip(matrix.flat, share.flat, strict=True)
+    texts = np.reshape([f"{count}\n{part:.1%}" for count, part in cells], (2, 2))
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 1.3, "cbar": False, "square": True}
+    ticks = {"xticklabels": _names(say), "yticklabels": _names(say)}
+    sns.heatmap(share, annot=texts, fmt="", **look, **ticks, ax=axes)
+    axes.set(xlabel=say("decision", "判定"), ylabel=say("label", "标签"))
     axes.tick_params(length=0)
 
 
 def _draw_pca(axes, embedding, is_bad, lang, scores=None):
-    say = speaker(lang)
+    say, known = speaker(lang), (is_bad == 0) | (is_bad == 1)
     pca = PCA(2, svd_solver="full").fit(embedding)
-    points = pca.transform(embedding)
-    names = say("good", "正常"), say("bad", "异常")
-    for label, marker, _, colour in CLASSES:
-        chosen = is_bad == label
-        look = {"color": colour, "edgecolor": "white"}
-        if scores is not None:
-            limits = {"vmin": scores.min(), "vmax": scores.max()}
-            look = {"c": scores[chosen], "cmap": "cividis", "edgecolor": GREY} | limits
-        look |= {"s": 30, "marker": marker, "linewidth": 0.5}
-        drawn = axes.scatter(*points[chosen].T, **look, label=names[label])
-    if scores is not None:
-        axes.figure.colorbar(drawn, ax=axes, label=say("anomaly score", "异常分数"))
+    x, y = pca.transform(embedding)[known].T
+    names = _names(say)
+    kinds = np.array(names)[is_bad[known]]
+    _, markers, _, palette = zip(*CLASSES, strict=True)
+    look = {"style": kinds, "style_order": names, "markers": markers, "s": 30}
+    if scores is None:
+        look |= {"hue": kinds, "hue_order": names, "palette": palette}
+    else:
+        norm = plt.Normalize(scores.min(), scores.max())
+        look |= {"hue": scores[known], "hue_norm": norm, "palette": "cividis"}
+        look |= {"legend": False, "edgecolor": GREY}
+        bar = plt.cm.ScalarMappable(norm, "cividis")
+        axes.figure.colorbar(bar, ax=axes, label=say("anomaly score", "异常分数"))
+    sns.scatterplot(x=x, y=y, **look, linewidth=0.5, ax=axes)
     names = [say(f"component {i}", f"第 {i} 主成分") for i in (1, 2)]
-    parts = [
-        f"{n} ({r:.0%})"
-        for n, r in zip(names, pca.explained_variance_ratio_, strict=True)
-    ]
-    axes.set(xlabel=parts[0], ylabel=parts[1])
-    axes.legend(markerscale=0.9)
+    shares = zip(names, pca.explained_variance_ratio_, strict=True)
+    xlabel, ylabel = (f"{name} ({share:.0%})" for name, share in shares)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
 
 
 @styled
@@ -161,11 +162,14 @@ def plot_comparison(runs, *, lang="en"):
     """
     size = (6.5, 3 + 0.15 * max(len(runs) - 4, 0))
     figure, (left, right) = plt.subplots(1, 2, figsize=size)
-    colours = [BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "black"]
+    colours = sns.color_palette("colorblind")
     for row, (name, (scores, is_bad, auroc, interval)) in enumerate(runs.items()):
         known = (is_bad == 0) | (is_bad == 1)
         fpr, tpr, _ = roc_curve(is_bad[known], scores[known], drop_intermediate=False)
-        look = {"color": colours[row % 7], "ls": ("-", "--", "-.", ":")[row % 4]}
+        look = {
+            "color": colours[row % len(colours)],
+            "ls": ("-", "--", "-.", ":")[row % 4],
+        }
         left.plot(fpr, tpr, **look, label=name)
         right.plot(interval, [row, row], **look, lw=2)
         right.plot(auroc, row, "D", color=look["color"], clip_on=False)

@@ -13,10 +13,11 @@ import joblib
 import papermill
 from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
-from nbformat import writes
+from nbformat import read, writes
 
 from anomaly.errors import InputError
 from anomaly.files import ROOT, write_file
+from anomaly.report.translation import translated
 
 # without 07, the explorer, which writes nothing and wants a hand that moves it
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-6]_*.ipynb"))
@@ -49,8 +50,11 @@ def execute(notebook, target, parameters, manager):
     """Run one notebook into `target`, which is replaced only by a whole one."""
     if manager.has_kernel:
         run_sync(forget)(manager)
+    source = read(notebook, as_version=4)
+    if parameters["lang"] == "zh":
+        translated(source.cells, notebook)
     executed = papermill.execute_notebook(
-        notebook,
+        source,
         None,
         parameters,
         kernel_name="python3",

@@ -1,4 +1,4 @@
-"""Pictures and prose as outputs of a notebook.
+"""Pictures and prose of the report as outputs of its notebook.
 
 Caption and alt text travel in an output's metadata, and in the report's own notebook
 section, figure and language, too: there the exporters find them.
@@ -7,6 +7,7 @@ section, figure and language, too: there the exporters find them.
 import base64
 import html
 
+import numpy as np
 from IPython.display import Markdown, display
 
 from anomaly.report.prose import FIGURE
@@ -15,8 +16,9 @@ from anomaly.report.style import encode
 
 def show(picture, caption: str, alt: str, **metadata) -> None:
     """Display a figure or an RGB array above its caption (Markdown)."""
-    metadata = {"caption": caption, "alt": alt, **metadata}
-    display(_bundle(picture, alt), raw=True, metadata=metadata)
+    data, size = picture_bundle(picture, alt)
+    metadata = {"caption": caption, "alt": alt, **size, **metadata}
+    display(data, raw=True, metadata=metadata)
     display(Markdown(f"*{caption}*"))
 
 
@@ -38,9 +40,19 @@ def outputs(sections: dict[str, str], section: str, figures: dict, lang: str):
         if index + 1 < len(parts):
             caption, name, alt = parts[index + 1 : index + 4]
             told = {"caption": caption, "alt": html.unescape(alt), "figure": name}
-            yield _bundle(figures[name](), told["alt"]), {**where, **told}
+            data, size = picture_bundle(figures[name](), told["alt"])
+            yield data, {**where, **told, **size}
 
 
-def _bundle(picture, alt):
+def picture_bundle(picture, alt):
+    """A figure or an RGB array as (data, metadata) of an output.
+
+    A figure is shown at its size in inches, so that its text is as large as the prose;
+    its pixels are for sharp screens and print.
+    """
+    size = {}
+    if not isinstance(picture, np.ndarray):
+        size = {"width": round(96 * picture.get_figwidth())}
     mime, content = encode(picture)
-    return {mime: base64.b64encode(content).decode(), "text/plain": alt}
+    data = {mime: base64.b64encode(content).decode(), "text/plain": alt}
+    return data, {mime: {"alt": alt, **size}}

@@ -1,5 +1,6 @@
 """Unpacking .tar and .zip files from anywhere, without trusting them."""
 
+import errno
 import lzma
 import shutil
 import stat
@@ -47,9 +48,13 @@ def extract(archive: Path, target: Path, only: str | None) -> None:
             seen.add(key)
             write_member(open_member, target.joinpath(*parts), f"{archive}: '{name}'")
     except ARCHIVE_ERRORS as error:
-        if isinstance(error, InputError) or getattr(error, "errno", None) is not None:
-            raise  # ours, or the operating system's, such as a full disk
-        reason = (str(error) or type(error).__name__).splitlines()[0].strip(":")
+        # A damaged table of contents may lead to a place before the file's start.
+        if getattr(error, "errno", None) not in (None, errno.EINVAL):
+            raise  # the operating system's, such as a full disk
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = reason.splitlines()[0].strip(":")
         raise InputError(
             f"{archive}: not a whole .tar, .tar.xz, .tar.gz or .zip archive ({reason})"
         ) from error

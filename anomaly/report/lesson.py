@@ -1,0 +1,65 @@
+"""What a notebook shows: figures and tables with their captions, in its language.
+
+    say, show, table = lesson(settings.lang)
+
+Captions and alt texts stand in captions.toml, both languages side by side.
+"""
+
+import tomllib
+from functools import cache, partial
+from pathlib import Path
+
+import pandas
+from IPython.display import Markdown, display
+
+from anomaly.report.show import picture_bundle
+from anomaly.report.style import speaker
+
+CAPTIONS = Path(__file__).with_name("captions.toml")
+
+
+def lesson(lang):
+    """say(english, chinese), show(picture, name), table(rows, name) of a language."""
+    return speaker(lang), partial(show, lang=lang), partial(table, lang=lang)
+
+
+@cache
+def captions():
+    """{name: {"en" or "zh": {"caption", "alt"}}}; tables have no alt text."""
+    return tomllib.loads(CAPTIONS.read_text(encoding="utf-8"))
+
+
+def show(picture, name, lang="en", **values):
+    """Display a figure or an RGB array above the caption that has its name.
+
+    `values` fill {braces} in caption and alt text.
+    """
+    words = captions()[name][lang]
+    caption, alt = (words[key].format(**values) for key in ("caption", "alt"))
+    bundle, size = picture_bundle(picture, alt)
+    display(bundle, raw=True, metadata={"caption": caption, "alt": alt, **size})
+    display(Markdown(f"*{caption}*"))
+
+
+def table(rows, name, lang="en", digits=4, **values):
+    """Display rows, [{column: value}] or a DataFrame, as a table with a caption.
+
+    Numbers stand at the right, real ones with so many digits; None is a dash.
+    """
+    frame = pandas.DataFrame(rows)
+    caption = captions()[name][lang]["caption"].format(**values)
+    numbers = frame.select_dtypes("number").columns
+    look = frame.style.hide(axis="index").format(precision=digits, na_rep="–")
+    look = look.set_properties(subset=list(numbers), **{"text-align": "right"})
+    others = [column for column in frame.columns if column not in numbers]
+    look = look.set_properties(subset=others, **{"text-align": "left"})
+    look = look.set_caption(caption).set_table_styles(
+        [
+            {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
+            {"selector": "th", "props": "text-align: left"},
+        ]
+    )
+    number = f"{{:.{digits}f}}".format
+    plain = frame.to_string(index=False, na_rep="–", float_format=number)
+    html = look.to_html(table_uuid=name)
+    display({"text/html": html, "text/plain": plain}, raw=True)
