@@ -60,7 +60,7 @@ def imports(path):
 def floor_plan(package):
     """The rooms that a docstring lists, group by group."""
     text = ast.get_docstring(syntax(package / "__init__.py"))
-    groups = [re.findall(r"^ {4}(\w+)  ", part, re.M) for part in text.split("\n\n")]
+    groups = [re.findall(r"^ {4}(\w+) +\S", part, re.M) for part in text.split("\n\n")]
     return [group for group in groups if group]
 
 
