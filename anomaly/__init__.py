@@ -4,8 +4,6 @@
     errors      what bad input becomes: one line
     files       whole-or-absent writing, digests of files
     machine     device, versions, memory
-    settings    the parameters, each beside what is valid
-    cli         one parser for all commands
 
     images      reading images and masks
     dataset     the folders of a category
@@ -22,12 +20,18 @@
     likeness    normal images that look alike: groups, folds
     doubts      what may break a promise, in figures and sentences
     scores      image score, anomaly map, threshold, colour scale
+    model       all that scoring a new image takes
+
     metrics     AUROC and decisions
     intervals   bootstrap, DeLong
     pixels      pixel AUROC, AUPRO, AUPIMO
     baselines   the memory bank, and other days
+    evaluation  the figures of metrics.json, the rows of scores.csv
 
+    settings    the parameters, each beside what is valid
+    cli         one parser for all commands
     cache       results of the stages, kept on disk
+
     report      plots, pictures, prose, exporters: see there
 
 Rooms take arrays, paths and plain values. Only `helpers.py` puts settings, cache, data

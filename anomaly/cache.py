@@ -59,7 +59,7 @@ def kept(stage, key, compute):
 
 
 def code():
-    """The text of `helpers.py` and of all rooms but the drawing, and their constants.
+    """The text of `helpers.py` and of all rooms but `report`, and their constants.
 
     A constant that somebody has set by hand is seen, too: it is no part of the text.
     """
@@ -69,6 +69,12 @@ def code():
         f"{module}.{name}": value
         for module in names
         for name, value in vars(importlib.import_module(module)).items()
-        if name.isupper() and isinstance(value, int | float | str | tuple)
+        if name.isupper() and is_plain(value)
     }
     return {"files": [sha256(path) for path in files], "constants": repr(values)}
+
+
+def is_plain(value):
+    """Is this a number, a text, or a tuple of such? Their repr is always the same."""
+    parts = value if isinstance(value, tuple) else ()
+    return isinstance(value, int | float | str | tuple) and all(map(is_plain, parts))
