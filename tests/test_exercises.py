@@ -5,6 +5,7 @@ import nbformat
 import numpy as np
 
 from anomaly.files import ROOT
+from anomaly.gaussian import SHRINKAGE
 
 matplotlib.use("agg")
 
@@ -96,7 +97,8 @@ def test_a_small_alpha_lowers_the_right_end_and_lengthens_distances(tiny):
     ends = [run["spectra"]["shrunk"][-1] for run in (before, after)]
     assert ends[1] < ends[0]
     assert (after["by_factor"] > before["by_factor"]).all()
-    assert (after["by_factor"] < 10 * before["by_factor"]).all()
+    most = np.sqrt(SHRINKAGE / 0.01)
+    assert (after["by_factor"] < most * before["by_factor"]).all()
 
 
 def test_fewer_images_lower_the_rank_and_raise_rho(tiny):
