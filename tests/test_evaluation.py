@@ -128,4 +128,6 @@ def test_swapped_labels_are_noticed_and_right_ones_are_not():
 
 def test_chance_does_not_look_swapped():
     labels, scores = sample(1, shift=0)
-    assert not evaluation.looks_swapped(evaluation.ranking(labels, scores)["auroc_ci95"])
+    assert not evaluation.looks_swapped(
+        evaluation.ranking(labels, scores)["auroc_ci95"]
+    )
