@@ -75,6 +75,11 @@ def table(rows, name, lang="en", digits=4, **values):
         [
             {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
             {"selector": "th", "props": "text-align: left"},
+            *(
+                {"selector": f"th.col{i}", "props": "text-align: right"}
+                for i, column in enumerate(frame.columns)
+                if column in numbers
+            ),
         ]
     )
     number = f"{{:.{digits}f}}".format
