@@ -83,6 +83,7 @@ def table(rows, name, lang="en", digits=4, **values):
         ]
     )
     number = f"{{:.{digits}f}}".format
-    plain = frame.to_string(index=False, na_rep="–", float_format=number)
+    plain = frame.astype(object).where(frame.notna(), "–")
+    plain = plain.to_string(index=False, float_format=number)
     html = look.to_html(table_uuid=name)
     display({"text/html": html, "text/plain": plain}, raw=True)
