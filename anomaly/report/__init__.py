@@ -3,8 +3,9 @@
     style       language, fonts, colours; a picture as PNG or JPEG
     plots       scores, ROC, confusion matrix, PCA, summary, comparison
     diagram     the method as boxes and arrows
-    pictures    grids of images, heat maps, galleries
-    explorer    one test image at one threshold: strip of scores, decisions
+    pictures    grids of images, heat maps, what is written in them
+    contents    what the report shows: images, galleries, facts
+    explorer    one test image at one threshold: its picture, its decisions
     widgets     the explorer's controls, and who moves them
 
     prose       Jinja templates of Markdown
