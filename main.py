@@ -5,7 +5,7 @@
 
 The runner holds no method. `helpers` computes, with a progress bar, what the notebooks
 then find in the stage cache; papermill executes the notebooks into report/{category}/;
-nbconvert makes HTML and PDF of the last one. Exit status: 0 done; 2 an input or a
+nbconvert makes HTML and PDF of 06. Exit status: 0 done; 2 an input or a
 setting is not valid, named in one line; 130 interrupted; 1 anything else. What failed
 is told at length in report/error.log.
 """

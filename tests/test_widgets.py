@@ -27,9 +27,9 @@ def learned(covariance):
         normal_scores=normal,
         test_scores=size * (rng.uniform(1, 2, 7) + (IS_BAD == 1)),
         test=size * rng.uniform(size=(7, 8, 8)),
-        windows={"test": np.float64([[0, 0, 64, 64]] * 7)},
+        windows={"test": np.float64([[0, 0, 1, 1]] * 7)},
         scale=(0, size),
-        threshold=SimpleNamespace(value=conformal_threshold(normal, 0.2).threshold),
+        threshold=conformal_threshold(normal, 0.2),
     )
 
 
