@@ -177,7 +177,7 @@ def check_that_a_slider_moves_picture_and_text(page):
     assert "threshold" in before[1]
     handle.focus()
     for _ in range(3):
-        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowLeft")
 
     def has_followed():
         after = seen()
@@ -241,10 +241,10 @@ def test_a_wrong_parameter_is_one_line_in_the_lab(lab, browser):
 
 
 LAYOUT = """() => [...document.body.querySelectorAll("*")].filter(e => {
-  const wide = e.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+  const width = document.documentElement.clientWidth + 1;
   const scrolls = x => x && (/auto|scroll/.test(getComputedStyle(x).overflowX)
     || scrolls(x.parentElement));
-  return wide && !scrolls(e.parentElement);
+  return e.getBoundingClientRect().right > width && !scrolls(e.parentElement);
 }).map(e => e.outerHTML.slice(0, 200))"""
 
 

@@ -100,7 +100,7 @@ def _controls(say, names, index, count, covariance, sigma):
 
     # half of a narrow window is enough, and no more than 480 pixels of a wide one
     layout = {"width": "auto", "max_width": "480px"}
-    look = {"layout": layout, "style": {"description_width": "10em"}}
+    look = {"layout": layout, "style": {"description_width": "12em"}}
     choice = partial(ipywidgets.Dropdown, **look)
     step = partial(ipywidgets.IntSlider, **look)
     slider = partial(ipywidgets.FloatSlider, **look)
