@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import helpers as hp
-from anomaly.dataset import LABEL_FILE
 from anomaly.files import ROOT
-from anomaly.labels import read_labels
+from anomaly.labels import LABEL_FILE, read_labels
 from anomaly.report.explorer import Views, threshold_at, thresholds
-from anomaly.scores import conformal_threshold
+from anomaly.scores import anomaly_map, conformal_threshold
 
 
 def run(name, settings, monkeypatch):
@@ -78,7 +77,7 @@ def test_7_2_smoothing_changes_the_picture_and_no_decision(views):
     rough, calm = (views.picture(0, threshold, "shrunk", sigma) for sigma in (0, 32))
     assert (rough != calm).any()
     spread = [np.ptp(views.learned("").test[0])]
-    spread += [np.ptp(hp.scores.anomaly_map(views.learned("").test[0], (64, 64), 32))]
+    spread += [np.ptp(anomaly_map(views.learned("").test[0], (64, 64), 32))]
     assert spread[1] < spread[0]
     assert views.facts(0, threshold, "shrunk") == views.facts(0, threshold, "shrunk")
     assert "sigma" not in Views.facts.__code__.co_varnames

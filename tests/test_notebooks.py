@@ -18,11 +18,15 @@ import pytest
 
 import helpers as hp
 import main
+from anomaly.cache import cache_folder
 from anomaly.files import ROOT
+from anomaly.labels import LABEL_FILE
+from anomaly.metrics import auroc
 from anomaly.report.run import INJECTED
 from anomaly.report.translation import outdated, translated
+from anomaly.settings import Settings
 
-NOTEBOOKS = sorted((hp.ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KEYS = """category backbone covariance image_score image_size n_train_good n_test_good
 n_test_bad auroc auroc_ci95 average_precision threshold threshold_rule
 false_positive_rate recall precision f1 accuracy confusion_matrix oracle pixel_auroc
@@ -86,12 +90,12 @@ def test_source_is_clean(source):
     [parameters] = [cell for cell in code if is_parameters(cell)]
     values = {}
     exec(parameters.source, values)
-    names = [field.name for field in fields(hp.Settings)]
+    names = [field.name for field in fields(Settings)]
     assert list(values.pop("__annotations__")) == [
         n for n in names if n != "image_score"
     ]
     assert set(values) - {"__builtins__"} == set(names)
-    assert hp.Settings.of(values) == hp.Settings(), f"{path.name}: another default"
+    assert Settings.of(values) == Settings(), f"{path.name}: another default"
 
 
 def test_the_first_screen_is_no_wall_of_code(source):
@@ -187,14 +191,14 @@ def test_the_whole_chain(tiny, tmp_path, capsys):
         assert list(rows[0]) == ["filename", "label", "score", "prediction", "defect"]
         labels = [int(row["label"] == "bad") for row in rows]
         scores = [float(row["score"]) for row in rows]
-        assert hp.auroc(labels, scores) == pytest.approx(metrics["auroc"])
+        assert auroc(labels, scores) == pytest.approx(metrics["auroc"])
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()]  # nothing half-written
 
 
 def test_labels_do_not_reach_scores_or_threshold(tiny, monkeypatch, tmp_path):
-    settings = hp.Settings(**parameters(tiny, tmp_path))
+    settings = Settings(**parameters(tiny, tmp_path))
     before = hp.detect(settings)
-    path = tiny / hp.LABEL_FILE
+    path = tiny / LABEL_FILE
     text = path.read_text(encoding="utf-8")
     entries = json.loads(text)
     turned = {"good": "bad", "bad": "good"}
@@ -203,11 +207,11 @@ def test_labels_do_not_reach_scores_or_threshold(tiny, monkeypatch, tmp_path):
     try:
         path.write_text(json.dumps(entries), encoding="utf-8")
         monkeypatch.setenv("ANOMALY_CACHE", str(tmp_path / "cache"))
-        hp.cache_folder.cache_clear()
+        cache_folder.cache_clear()
         after = hp.detect(settings)
     finally:
         monkeypatch.undo()
-        hp.cache_folder.cache_clear()
+        cache_folder.cache_clear()
         path.write_text(text, encoding="utf-8")
     assert (before.test == after.test).all()
     assert (before.normal == after.normal).all()

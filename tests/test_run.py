@@ -46,7 +46,8 @@ def test_all_notebooks_are_run_in_order():
 def test_an_executed_copy_knows_neither_clock_nor_machine(tmp_path):
     parameters = nbformat.v4.new_code_cell("lang = 'en'")
     parameters.metadata["tags"] = ["parameters"]
-    source = nbformat.v4.new_notebook(cells=[parameters])
+    language = {"language_info": {"name": "python"}}
+    source = nbformat.v4.new_notebook(cells=[parameters], metadata=language)
     nbformat.write(source, tmp_path / "source.ipynb")
     copies = []
     for name in ("first.ipynb", "second.ipynb"):

@@ -51,7 +51,7 @@ def execute(notebook, target, parameters, manager):
     if manager.has_kernel:
         run_sync(forget)(manager)
     source = read(notebook, as_version=4)
-    if parameters["lang"] == "zh":
+    if parameters.get("lang") == "zh":
         translated(source.cells, notebook)
     executed = papermill.execute_notebook(
         source,
