@@ -29,9 +29,7 @@ def test_a_figure_has_its_width_everywhere(monkeypatch):
 
 
 def test_a_section_is_text_and_the_figures_it_names():
-    sections = {
-        "one": 'Text.\n\n![A caption.](figure:black "Black &amp; dark")\n\nEnd'
-    }
+    sections = {"one": 'Text.\n\n![A caption.](figure:black "Black &amp; dark")\n\nEnd'}
     told = list(outputs(sections, "one", {"black": lambda: BLACK}, "en"))
     assert ["text/markdown" in data for data, _ in told] == [True, False, True]
     _, metadata = told[1]
