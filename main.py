@@ -79,7 +79,8 @@ def parse(argv):
 
 def work(settings, pdf, manager=None):
     """One category: fill the stage cache, execute every notebook, export the report."""
-    name, parameters, out = settings.category, asdict(settings), settings.output
+    name, out, usual = settings.category, settings.output, asdict(Settings())
+    parameters = {k: v for k, v in asdict(settings).items() if v != usual[k]}
     timed(name, "features and scores", helpers.detect, settings)
     with nullcontext(manager) if manager else shared_kernel() as manager:
         for notebook in NOTEBOOKS:
