@@ -33,15 +33,16 @@ def thumbnail(image):
     return grey.ravel() / max(np.linalg.norm(grey), 24)
 
 
-def near_copies(thumbs):
+def near_copies(thumbs, level=0.92):
     """Which of thumbnails (n, 96 * 96) show the same picture: (n, n) bool.
 
-    The mean of all is taken out, since aligned products look alike.
+    The mean of all is taken out, since aligned products look alike. At a `level` of
+    0.98 only copies are left: frames of a turntable reach 0.975.
     """
     alike = thumbs @ thumbs.T
     rest = thumbs - thumbs.mean(axis=0)
     rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-6)
-    return (alike > 0.9) & (rest @ rest.T > 0.92)
+    return (alike > 0.9) & (rest @ rest.T > level)
 
 
 def look_alikes(features, thumbs):
@@ -49,7 +50,8 @@ def look_alikes(features, thumbs):
 
     features (N, h, w, D), NumPy, half precision; thumbs (N, 96 * 96).
     """
-    return likeness_groups(descriptors(torch.from_numpy(features)), near_copies(thumbs))
+    z = descriptors(torch.from_numpy(features))
+    return likeness_groups(z, near_copies(thumbs, level=0.98))
 
 
 def descriptors(features, grid=8):
