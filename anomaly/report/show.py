@@ -15,14 +15,6 @@ from anomaly.report.prose import FIGURE
 from anomaly.report.style import encode
 
 
-def show(picture, caption: str, alt: str, **metadata) -> None:
-    """Display a figure or an RGB array above its caption (Markdown)."""
-    data, size = picture_bundle(picture, alt)
-    metadata = {"caption": caption, "alt": alt, **size, **metadata}
-    display(data, raw=True, metadata=metadata)
-    display(Markdown(f"*{caption}*"))
-
-
 def tell(sections: dict[str, str], section: str, figures: dict, lang: str) -> None:
     """Display a section: its text, and figures[name]() where it names a figure."""
     for bundle, metadata in outputs(sections, section, figures, lang):
