@@ -5,7 +5,7 @@
 
 The runner holds no method. `helpers` computes, with a progress bar, what the notebooks
 then find in the stage cache; papermill executes the notebooks into report/{category}/;
-nbconvert makes HTML and PDF of the last one. Exit status: 0 done; 2 an input or a
+nbconvert makes HTML and PDF of 06. Exit status: 0 done; 2 an input or a
 setting is not valid, named in one line; 130 interrupted; 1 anything else. What failed
 is told at length in report/error.log.
 """
@@ -80,7 +80,8 @@ def parse(argv):
 
 def work(settings, pdf, manager=None):
     """One category: fill the stage cache, execute every notebook, export the report."""
-    name, parameters, out = settings.category, asdict(settings), settings.output
+    name, out, usual = settings.category, settings.output, asdict(Settings())
+    parameters = {k: v for k, v in asdict(settings).items() if v != usual[k]}
     timed(name, "features and scores", helpers.detect, settings)
     detection = helpers.detect(settings)
     for doubt in sentences(detection.doubts, detection.threshold, settings.max_fpr):
