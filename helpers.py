@@ -39,8 +39,7 @@ from anomaly.features import Features, project, stream
 from anomaly.files import sha256, write_file
 from anomaly.framing import fit_framing, with_margin
 from anomaly.gaussian import Gaussian, PatchSums, cross_validated_scores, fit_gaussian
-from anomaly.images import read_image
-from anomaly.labels import check_masks, read_labels, truth_fingerprint
+from anomaly.labels import all_problems, read_labels, truth_fingerprint
 from anomaly.model import Model
 from anomaly.network import load_trunk
 from anomaly.scores import conformal_threshold, image_scores
@@ -108,9 +107,13 @@ def extract_features(settings, dataset):
     start, side = time.perf_counter(), settings.image_size
     trunk = load_trunk(**settings.network)
     with ThreadPoolExecutor() as pool:
-        good = pool.map(lambda p: read_image(p, with_margin(side)), dataset.train_good)
+        good = pool.map(
+            lambda p: dataset.read(p, with_margin(side)), dataset.train_good
+        )
         sources = {"good": list(good), "bad": dataset.train_bad, "test": dataset.test}
-    framing, sums = fit_framing(sources["good"], side), PatchSums()
+    dataset.refuse_copies(sources["good"])
+    framing = fit_framing(sources["good"], side, dataset.full_scale)
+    sums = PatchSums()
     half, windows, assignment, whole = {}, {}, [], None
     for part in ("good", "bad", "test"):
         what = f"{settings.category} {'train/' * (part != 'test')}{part}"
@@ -230,7 +233,7 @@ def steadiness(settings, dataset, limit=16):
     """
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
     picks, features = picks.astype(int).tolist(), extract_features(settings)
-    images = [read_image(dataset.test[i]) for i in picks]
+    images = [dataset.read(dataset.test[i]) for i in picks]
     pairs = [(change, image) for change in PERTURBATIONS.values() for image in images]
     trunk, gaussian = load_trunk(**settings.network), fit(settings)
     batches = stream(trunk, features.framing, pairs, "other days", lambda p: p[0](p[1]))
@@ -278,7 +281,7 @@ def evaluate(settings, dataset):
         **evaluation.comparison(is_bad, values, rows, seed),
         "steadiness": evaluation.other_days(is_bad[picks], days, detection.threshold),
         "null_reasons": evaluation.null_reasons(is_bad, any(labels.masks)),
-        "problems": labels.problems + check_masks(dataset, labels),
+        "problems": all_problems(dataset, labels),
         "duplicates": duplicate_names(dataset),
         "seconds": detection.seconds,
         "peak_rss_mb": detection.peak_rss_mb,

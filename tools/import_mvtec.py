@@ -32,12 +32,13 @@ from pathlib import Path
 from anomaly.errors import InputError, one_line
 from anomaly.files import ROOT
 from anomaly.labels import LABEL_FILE
+from anomaly.names import some
 from label_file import read_entries
 from mvtec.archives import extract
 from mvtec.find import find_categories
 from mvtec.install import build, check_free, install, workspace_in
 from mvtec.layout import Category, Sample, read_category
-from mvtec.names import check_name, some
+from mvtec.names import check_name
 from mvtec.split import split
 
 
