@@ -21,7 +21,6 @@ References
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, wraps
 
@@ -106,12 +105,8 @@ def extract_features(settings, dataset):
     """
     start, side = time.perf_counter(), settings.image_size
     trunk = load_trunk(**settings.network)
-    with ThreadPoolExecutor() as pool:
-        good = pool.map(
-            lambda p: dataset.read(p, with_margin(side)), dataset.train_good
-        )
-        sources = {"good": list(good), "bad": dataset.train_bad, "test": dataset.test}
-    dataset.refuse_copies(sources["good"])
+    sources = {"good": dataset.read_normal(with_margin(side))}
+    sources |= {"bad": dataset.train_bad, "test": dataset.test}
     framing = fit_framing(sources["good"], side, dataset.full_scale)
     sums = PatchSums()
     half, windows, assignment, whole = {}, {}, [], None

@@ -14,7 +14,8 @@ from anomaly.errors import CONTROLS, InputError, one_line
 from anomaly.files import fingerprint
 from anomaly.images import by_stem, list_images
 from anomaly.images import entries as folder_entries
-from anomaly.masks import read_mask
+from anomaly.masks import read_marked, read_mask
+from anomaly.names import nfc, some
 
 LABEL_FILE = "image_anomaly_labels.json"
 
