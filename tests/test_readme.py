@@ -59,11 +59,19 @@ COMMANDS = list(dict.fromkeys(commands(TEXTS[0]) + commands(TEXTS[1])))
 def project(tiny, tmp_path_factory):
     """A copy of the project; its .venv runs what runs these tests."""
     root = tmp_path_factory.mktemp("readme") / "project"
-    leave = [".git", ".venv", ".*cache*", "__pycache__", ".hypothesis", "report"]
-    ignore = shutil.ignore_patterns(*leave, "hazelnut", "zipper")
+    leave = [".git", ".venv", ".*cache*", "__pycache__", ".hypothesis"]
+    anywhere, data = shutil.ignore_patterns(*leave), {"report", "hazelnut", "zipper"}
+
+    def ignore(folder, names):
+        return anywhere(folder, names) | (data if Path(folder) == hp.ROOT else set())
+
     shutil.copytree(hp.ROOT, root, ignore=ignore)
     shutil.copytree(tiny / "zipper", root / "zipper")
     shutil.copy(tiny / hp.LABEL_FILE, root)
+    pinned = (root / "requirements.txt").read_text(encoding="utf-8")
+    assert pinned.endswith("\n-e .\n")  # no test installs the copy in its own place
+    pinned = pinned.removesuffix("-e .\n")
+    (root / "requirements.txt").write_text(pinned, encoding="utf-8")
     (root / ".venv" / "bin").mkdir(parents=True)
     for tool in ("python", "pip", "ruff", "pytest", "papermill", "jupyter"):
         program = shlex.quote(str(Path(sys.executable).with_name(tool)))
