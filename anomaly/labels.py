@@ -12,9 +12,9 @@ import numpy as np
 from anomaly.dataset import Dataset
 from anomaly.errors import CONTROLS, InputError, one_line
 from anomaly.files import fingerprint
-from anomaly.images import by_stem, list_images
+from anomaly.images import by_stem, list_images, read_image
 from anomaly.images import entries as folder_entries
-from anomaly.masks import read_marked, read_mask
+from anomaly.masks import checked_mask
 from anomaly.names import nfc, some
 
 LABEL_FILE = "image_anomaly_labels.json"
@@ -71,9 +71,9 @@ CAUSES = {  # what may be odd about a label's key, and the key without it
     "with blanks or %20": lambda key: unquote(key).replace(" ", ""),
     "with another number of zeros": lambda key: re.sub(r"(?<!\d)0+(?=\d)", "", key),
     "with another ending": lambda key: key[: -len(Path(key).suffix) or None],
-    "without the category's folder": lambda key: key.split("/", 1)[-1],
+    "below another folder": lambda key: "/".join(key.split("/")[-3:]),
+    "without the category, or with another": lambda k: "/".join(k.split("/")[-2:]),
     "without the folder test": lambda key: key.replace("/test/", "/", 1),
-    "in other folders": lambda key: "/".join(key.split("/")[-3:]),
     "by the name alone": lambda key: key.split("/")[-1],
 }
 
@@ -155,12 +155,13 @@ def check_masks(dataset: Dataset, labels: Labels) -> list[str]:
             if is_bad == 1 and any(labels.masks):
                 problems.append(f"bad image without a mask: {image}")
             continue
-        marked = read_mask(mask, dataset.read(image).shape[:2]).any()
+        marked, strange = checked_mask(mask, read_image(image).shape[:2])
+        marked = marked.any()
         if is_bad == 0 and marked:
             problems.append(f"mask marks a defect on a good image: {mask}")
         if is_bad == 1 and not marked:
             problems.append(f"mask of a bad image is empty: {mask}")
-        for what in read_marked(mask)[1] if marked else ():
+        for what in strange if marked else ():
             odd.setdefault(what, []).append(mask.name)
     problems += [f"{what}: {some(names)}" for what, names in odd.items()]
     return [one_line(p) for p in problems]

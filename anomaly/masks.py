@@ -34,13 +34,18 @@ def read_marked(path: Path) -> tuple[np.ndarray, list[str]]:
 
 def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """The marked pixels of the mask of an image of `shape` (H, W), as bool."""
-    marked, _ = read_marked(path)
+    return checked_mask(path, shape)[0]
+
+
+def checked_mask(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+    """`read_marked` of the mask of an image of `shape` (H, W)."""
+    marked, odd = read_marked(path)
     if marked.shape != tuple(shape):
         raise InputError(
             f"{path}: mask of {marked.shape[1]}x{marked.shape[0]} for an image of "
             f"{shape[1]}x{shape[0]}; make them equal"
         )
-    return marked
+    return marked, odd
 
 
 def brightness(path: Path) -> tuple[np.ndarray, bool]:

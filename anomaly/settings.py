@@ -87,7 +87,11 @@ class Settings:
         kinds = {str: str, int: int, float: (int, float)}.get(types, (str, int, float))
         if isinstance(value, bool) or not isinstance(value, kinds):
             wanted = {str: "text", int: "a whole number", float: "a number"}
-            raise InputError(f"{name}={value!r}: {wanted.get(types, types)} is needed")
+            hint = f" (by papermill: -r {name} …, for -p makes 7 of 007)"
+            raise InputError(
+                f"{name}={value!r}: {wanted.get(types, types)} is needed"
+                f"{hint if types is str else ''}"
+            )
         if isinstance(value, str):
             valid = "text without control characters, in Unicode"
             self._require(name, not CONTROLS.search(value), valid)

@@ -29,6 +29,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from anomaly.cli import any_console
 from anomaly.errors import InputError, one_line
 from anomaly.files import ROOT
 from anomaly.labels import LABEL_FILE
@@ -175,6 +176,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # names that the console cannot show
-        stream.reconfigure(errors="backslashreplace")
+    any_console()
     sys.exit(main())
