@@ -118,7 +118,7 @@ class Settings:
     def weights_file(self):
         """Path of the local weights file, None without one; InputError if missing."""
         path = ROOT / os.path.expanduser(self.weights)
-        if self.weights and not path.is_file():
+        if self.weights and not os.path.isfile(path):
             raise InputError(f"weights={self.weights!r}: there is no file {path}")
         return path if self.weights else None
 
