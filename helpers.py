@@ -2,7 +2,8 @@
 
 A backbone trained on ImageNet turns every image into a grid of patch features. From
 normal images alone we learn their Gaussian distribution; the Mahalanobis distance of a
-patch says how unusual it is, and the distances of an image are its anomaly map.
+patch says how unusual it is, and the distances of an image are its anomaly map
+(Rippel, Mertens & Merhof, ICPR 2020; PaDiM: Defard et al., ICPR workshops 2021).
 
     settings -> features -> Gaussian -> detection -> evaluation
 
@@ -10,29 +11,19 @@ Each arrow is a *stage*: a function of the settings and the images, computed onc
 kept on disk, so that every notebook runs alone and none waits for what another has
 done. A stage calls rooms of the package `anomaly`, which take arrays and plain values;
 `help("anomaly")` is their floor plan.
-
-References
-    Rippel, Mertens, Merhof: Modeling the distribution of normal data in pre-trained
-        deep features for anomaly detection, ICPR 2020.
-    Defard, Setkov, Loesch, Audigier: PaDiM, ICPR workshops 2021.
-    Friedman: Regularized discriminant analysis, JASA 84, 1989.
-    Bergmann, Fauser, Sattlegger, Steger: MVTec AD, CVPR 2019.
 """
 
-import json
 import time
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 
-import cv2
 import numpy as np
-import torch
 
-from anomaly import evaluation, machine, scores
+from anomaly import doubts, evaluation, likeness, machine, scores
 from anomaly.baselines import PERTURBATIONS, memory_bank_scores
-from anomaly.cache import code, kept
+from anomaly.cache import kept
 from anomaly.dataset import Dataset, load_dataset
-from anomaly.duplicates import duplicate_names
+from anomaly.duplicates import leaks
 from anomaly.errors import InputError
 from anomaly.features import Features, project, stream
 from anomaly.files import sha256, write_file
@@ -46,8 +37,6 @@ from anomaly.settings import Settings, resolve_backbone
 
 EXTRACTED_BY = ("image_size", "precision", "backbone", "layers", "keeps_whole")
 FITTED_BY = (*EXTRACTED_BY, "covariance")
-SCORED_BY = (*FITTED_BY, "image_score", "max_fpr", "seed")
-EVALUATED_BY = tuple(field.name for field in fields(Settings))
 
 
 def stage(*names, gives=None, reads_labels=False):
@@ -68,11 +57,9 @@ def stage(*names, gives=None, reads_labels=False):
                 "device": machine.pick_device(settings.device).type,
                 "data": dataset.fingerprint(),
                 "truth": truth_fingerprint(dataset) if reads_labels else "",
-                "code": code(),
-                "versions": machine.versions(),
             }
-            arguments = {"settings": settings, "dataset": dataset} | more
-            result = kept(compute.__name__, key, lambda: compute(**arguments))
+            job = partial(compute, settings, dataset, **more)
+            result = kept(compute.__name__, key, job)
             return gives(settings, dataset, **result) if gives else result
 
         return look_up
@@ -107,6 +94,7 @@ def extract_features(settings, dataset):
     trunk = load_trunk(**settings.network)
     sources = {"good": dataset.read_normal(with_margin(side))}
     sources |= {"bad": dataset.train_bad, "test": dataset.test}
+    thumbs = np.stack([*map(likeness.thumbnail, sources["good"])])
     framing = fit_framing(sources["good"], side, dataset.full_scale)
     sums = PatchSums()
     half, windows, assignment, whole = {}, {}, [], None
@@ -124,10 +112,11 @@ def extract_features(settings, dataset):
             places.append(place)
         half[part] = np.concatenate(blocks or [half["good"][:0]])  # no train/bad
         windows[part] = np.concatenate(places)
+    groups = likeness.look_alikes(half["good"], thumbs)
     return {
         **{"half": half, "windows": windows, "assignment": np.concatenate(assignment)},
-        **{"layers": trunk.taps, "framing": framing},
-        "seconds": time.perf_counter() - start,
+        **{"groups": groups, "layers": trunk.taps},
+        **{"framing": framing, "seconds": time.perf_counter() - start},
     }
 
 
@@ -154,19 +143,38 @@ class Detection:
     bad: np.ndarray  # (B, h, w) of train/bad
     test: np.ndarray  # (T, h, w)
     windows: dict  # (N, 4) of each part, cf. `Framing.apply`
+    groups: np.ndarray  # (N,) which normal images look alike
     embedding: np.ndarray  # (T, D) mean patch of each test image
-    threshold: scores.Threshold
     data_sha256: str
-    seconds: dict
-    peak_rss_mb: float
+    cost: dict  # seconds and memory
+
+    def image_scores(self, patches):
+        """Image scores (N,) of patch distances (N, h, w)."""
+        return image_scores(patches, self.settings.image_score, self.usual)
+
+    @cached_property
+    def usual(self):
+        return scores.usual_means(self.normal)  # (2, K)
 
     @property
     def normal_scores(self):
-        return image_scores(self.normal, self.settings.image_score)  # (N,)
+        return self.image_scores(self.normal)  # (N,)
 
     @property
     def test_scores(self):
-        return image_scores(self.test, self.settings.image_score)  # (T,)
+        return self.image_scores(self.test)  # (T,)
+
+    @property
+    def threshold(self):
+        """A `Threshold`; normal images that look alike count once."""
+        highest = likeness.group_scores(self.normal_scores, self.groups)  # (K,)
+        return conformal_threshold(highest, self.settings.max_fpr, len(self.normal))
+
+    @property
+    def doubts(self):
+        """Figures of what may break the threshold's promise."""
+        both = self.normal_scores, self.test_scores
+        return doubts.doubts(self.dataset.train_good, self.groups, *both)
 
     @cached_property
     def scale(self):
@@ -180,30 +188,29 @@ class Detection:
         size, sigma = (self.settings.image_size,) * 2, self.settings.sigma
         window = self.windows["test"][index]
         smooth = scores.anomaly_map(self.test[index], size, sigma, window)
-        return smooth if shape is None else cv2.resize(smooth, shape[::-1])
+        return scores.enlarged(smooth, shape or size)
 
 
-@stage(*SCORED_BY, gives=Detection)
+@stage(*FITTED_BY, gives=Detection)
 def detect(settings, dataset):
     """Fit the Gaussian to train/good and score every image, reading no labels."""
-    if len(dataset.train_good) < 2:
-        folder = settings.data / settings.category / "train" / "good"
-        raise InputError(f"{folder}: one image is too few to learn from; add more")
     features, start = extract_features(settings), time.perf_counter()
-    normal = cross_validated_scores(features.good, covariance=settings.covariance)
+    if not features.groups.any():
+        where = settings.data / settings.category / "train" / "good"
+        raise InputError(f"{where}: one picture is too few to learn from; add more")
+    fold = likeness.folds_by_likeness(features.groups)
+    normal = cross_validated_scores(features.good, fold, covariance=settings.covariance)
     gaussian, fitted = fit(settings), time.perf_counter()
     bad, test = gaussian.score(features.bad), gaussian.score(features.test)
-    seconds = {"fit": fitted - start, "score": time.perf_counter() - fitted}
+    seconds = {"features": features.seconds, "fit": fitted - start}
+    seconds["score"] = time.perf_counter() - fitted
     normal, bad, test = (x.cpu().numpy() for x in (normal, bad, test))
-    normal_scores = image_scores(normal, settings.image_score)
     return {
-        "layers": features.layers,
         **{"normal": normal, "bad": bad, "test": test, "windows": features.windows},
+        **{"layers": features.layers, "groups": features.groups},
         "embedding": features.test.mean(dim=(1, 2)).cpu().numpy(),
-        "threshold": conformal_threshold(normal_scores, settings.max_fpr),
         "data_sha256": dataset.fingerprint(),
-        "seconds": {"features": features.seconds, **seconds},
-        "peak_rss_mb": machine.peak_rss_mb(),
+        "cost": {"seconds": seconds, "peak_rss_mb": machine.peak_rss_mb()},
     }
 
 
@@ -212,7 +219,8 @@ def fit_model(settings):
     detection = detect(settings)
     settings = detection.settings
     framing, trunk = extract_features(settings).framing, load_trunk(**settings.network)
-    learned = {"threshold": detection.threshold, "scale": detection.scale}
+    names = ("threshold", "scale", "usual")
+    learned = {name: getattr(detection, name) for name in names}
     chosen = {"image_score": settings.image_score, "sigma": settings.sigma}
     return Model(trunk, framing, fit(settings), **learned, **chosen)
 
@@ -220,66 +228,58 @@ def fit_model(settings):
 # -------------------------- evaluation: notebook 5; here labels are read, not before
 
 
-@stage(*SCORED_BY)
+@stage(*FITTED_BY, "image_score")
 def steadiness(settings, dataset, limit=16):
     """Scores on other days: which test images, {day: (n,)}. Reads no labels.
 
     At most `limit` test images, evenly spread, are perturbed.
     """
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
-    picks, features = picks.astype(int).tolist(), extract_features(settings)
+    picks, days = picks.astype(int).tolist(), {"none": np.copy, **PERTURBATIONS}
     images = [dataset.read(dataset.test[i]) for i in picks]
-    pairs = [(change, image) for change in PERTURBATIONS.values() for image in images]
-    trunk, gaussian = load_trunk(**settings.network), fit(settings)
-    batches = stream(trunk, features.framing, pairs, "other days", lambda p: p[0](p[1]))
-    patches = [gaussian.score(features.test[picks])]
-    for x, _ in batches:
-        patches.append(gaussian.score(x if settings.keeps_whole else project(x)))
-    rows = image_scores(torch.cat(patches).cpu().numpy(), settings.image_score)
-    days = ("none", *PERTURBATIONS)
-    return picks, dict(zip(days, rows.reshape(len(days), -1), strict=True))
+    pairs = [(change, image) for change in days.values() for image in images]
+    model = fit_model(settings)
+    patches = model.patch_scores(pairs, "other days", lambda pair: pair[0](pair[1]))
+    rows = detect(settings).image_scores(patches).reshape(len(days), -1)
+    return picks, dict(zip(days, rows, strict=True))
 
 
 def ablation_scores(settings):
     """Test scores (T,) from the assignment's method to the default, idea by idea."""
-    features, share = extract_features(settings), settings.image_score
-    patches = {"top share": features.assignment}
+    features, share = extract_features(settings), 0.02
+    rows = {"assignment": image_scores(features.assignment, "max")}
+    rows["top share"] = image_scores(features.assignment, share)
     for covariance in ("position", "shrunk"):
         row = replace(settings, covariance=covariance)
-        patches[covariance] = fit(row).score(extract_features(row).test).cpu().numpy()
-    share = Settings.image_score if share == "max" else share
+        patches = fit(row).score(extract_features(row).test).cpu().numpy()
+        rows[covariance] = image_scores(patches, share)
+    if settings.image_score == "scan":
+        rows["scan"] = detect(settings).test_scores
     bank = memory_bank_scores(features.good, features.test, seed=settings.seed)
-    rows = {"assignment": image_scores(features.assignment, "max")}
-    rows |= {name: image_scores(x, share) for name, x in patches.items()}
     return rows | {"memory bank": bank}
 
 
-@stage(*EVALUATED_BY, reads_labels=True)
+@stage(*(field.name for field in fields(Settings)), reads_labels=True)
 def evaluate(settings, dataset):
     """The figures of metrics.json; what the labels or masks do not allow is None."""
     detection, labels = detect(settings), read_labels(dataset)
     is_bad, values, seed = labels.is_bad, detection.test_scores, settings.seed
     rows, (picks, days) = ablation_scores(settings), steadiness(settings)
-    names = ("covariance", "image_score", "image_size")
     return {
-        "category": settings.category,
-        "backbone": settings.backbone,
+        **{name: getattr(settings, name) for name in evaluation.SUBJECT},
         "layers": list(detection.layers),
-        **{name: getattr(settings, name) for name in names},
-        "n_train_good": len(dataset.train_good),
-        "n_train_bad": len(dataset.train_bad),
-        **evaluation.counts(is_bad),
+        **evaluation.counts(dataset.train_good, dataset.train_bad, is_bad),
         **evaluation.ranking(is_bad, values, seed),
         **evaluation.decision(is_bad, values, detection.threshold),
+        **detection.doubts,
         "per_defect": evaluation.per_defect(labels.defect, is_bad, values),
         **evaluation.pixel_figures(dataset.test, detection.map, labels),
         **evaluation.comparison(is_bad, values, rows, seed),
         "steadiness": evaluation.other_days(is_bad[picks], days, detection.threshold),
         "null_reasons": evaluation.null_reasons(is_bad, any(labels.masks)),
         "problems": all_problems(dataset, labels),
-        "duplicates": duplicate_names(dataset),
-        "seconds": detection.seconds,
-        "peak_rss_mb": detection.peak_rss_mb,
+        "duplicates": leaks(dataset),
+        **detection.cost,
         "settings": asdict(settings),
         "versions": machine.versions(),
         "data_sha256": detection.data_sha256,
@@ -292,7 +292,6 @@ def save_evaluation(settings):
     test, labels = detection.dataset.test, read_labels(detection.dataset)
     values, threshold = detection.test_scores, detection.threshold
     table = evaluation.scores_csv(test, labels, values, threshold)
-    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(settings.output / "scores.csv", table.encode())
-    write_file(settings.output / "metrics.json", (text + "\n").encode())
+    write_file(settings.output / "scores.csv", table)
+    write_file(settings.output / "metrics.json", evaluation.as_json(metrics))
     return metrics

@@ -1,15 +1,14 @@
 """The workshop behind `helpers.py`: one noun a room.
 
+    languages   words in English and Chinese
     errors      what bad input becomes: one line
     files       whole-or-absent writing, digests of files
     machine     device, versions, memory
-    settings    the parameters, each beside what is valid
-    cli         one parser for all commands
 
     images      reading images and masks
     dataset     the folders of a category
     labels      the truth, for the evaluation alone
-    duplicates  the same picture in two parts
+    duplicates  the same picture twice
 
     framing     place and light, brought into the normal range
     weights     checked downloads, loading without pickle
@@ -18,13 +17,21 @@
     features    patches: batches, one grid, projection
 
     gaussian    three covariances, Mahalanobis distances, folds
+    likeness    normal images that look alike: groups, folds
+    doubts      what may break a promise, in figures and sentences
     scores      image score, anomaly map, threshold, colour scale
+    model       all that scoring a new image takes
+
     metrics     AUROC and decisions
     intervals   bootstrap, DeLong
     pixels      pixel AUROC, AUPRO, AUPIMO
     baselines   the memory bank, and other days
+    evaluation  the figures of metrics.json, the rows of scores.csv
 
+    settings    the parameters, each beside what is valid
+    cli         one parser for all commands
     cache       results of the stages, kept on disk
+
     report      plots, pictures, prose, exporters: see there
 
 Rooms take arrays, paths and plain values. Only `helpers.py` puts settings, cache, data

@@ -14,6 +14,7 @@ import joblib
 
 from anomaly.errors import one_line
 from anomaly.files import ROOT, sha256, whole_file
+from anomaly.machine import versions
 
 
 @cache
@@ -38,10 +39,11 @@ def cache_folder():
 def kept(stage, key, compute):
     """What compute() returns, computed once for the same key and kept in a file.
 
-    `stage` starts the file's name; `key` is all that the result depends on, as JSON.
+    `stage` starts the file's name; `key` is all that the result depends on besides the
+    code and the versions of what it uses, as JSON.
     Arrays come back read-only.
     """
-    text = json.dumps(key, sort_keys=True)
+    text = json.dumps([key, code(), versions()], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     path = cache_folder() / f"{stage}-{name}.joblib"
     if path.exists():
@@ -61,7 +63,7 @@ def kept(stage, key, compute):
 
 
 def code():
-    """The text of `helpers.py` and of all rooms but the drawing, and their constants.
+    """The text of `helpers.py` and of all rooms but `report`, and their constants.
 
     A constant that somebody has set by hand is seen, too: it is no part of the text.
     """
@@ -71,6 +73,12 @@ def code():
         f"{module}.{name}": value
         for module in names
         for name, value in vars(importlib.import_module(module)).items()
-        if name.isupper() and isinstance(value, int | float | str | tuple)
+        if name.isupper() and is_plain(value)
     }
     return {"files": [sha256(path) for path in files], "constants": repr(values)}
+
+
+def is_plain(value):
+    """Is this a number, a text, or a tuple of such? Their repr is always the same."""
+    parts = value if isinstance(value, tuple) else ()
+    return isinstance(value, int | float | str | tuple) and all(map(is_plain, parts))

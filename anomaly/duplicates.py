@@ -1,56 +1,52 @@
-"""The same picture in more than one part of a data set."""
+"""The same picture twice in a data set."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from anomaly.dataset import Dataset
 from anomaly.files import stamp
-from anomaly.images import read_image, to_grey
+from anomaly.images import read_image
+from anomaly.likeness import near_copies, thumbnail
 
 
 def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
-    """Pictures that occur in more than one of train/good, train/bad and test.
+    """Pictures in two of train/good, train/bad and test, or twice in the first.
 
-    Compares grey thumbnails without their low frequencies (light) and without the
-    mean of all (aligned products look alike). The cosine between two photos stays
-    below 0.88 even for zippers, that of a resized, re-encoded or brightened copy
-    above 0.95.
-
-    Returns (earlier, later, "identical" | "near"), one per later picture at most.
+    Returns (earlier, later, "identical" | "near"), one per later picture at most: the
+    same pixels, or the same picture resized, re-encoded or in other light. A picture
+    that is in two parts makes results look better than they are; one that is twice in
+    train/good counts once (cf. `likeness`).
     """
     folders = (dataset.train_good, dataset.train_bad, dataset.test)
     paths = [path for folder in folders for path in folder]
-    origin = np.repeat(np.arange(3), [len(folder) for folder in folders])
+    part = np.repeat(np.arange(3), [len(folder) for folder in folders])
     white = dataset.full_scale
     with ThreadPoolExecutor() as pool:
         both = pool.map(lambda p: _digest_and_thumbnail(p, white, *stamp(p)), paths)
         digests, thumbs = zip(*both, strict=True)
     digests, thumbs = np.array(digests), np.stack(thumbs)  # (n,), (n, 96 * 96)
 
-    alike = thumbs @ thumbs.T
-    rest = thumbs - thumbs.mean(axis=0)
-    rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-6)
     # alone, 0.98 serves sets so small that their mean is the picture itself
-    near = (alike > 0.98) | ((alike > 0.9) & (rest @ rest.T > 0.92))
-    pairs = []
+    near, pairs = near_copies(thumbs) | (thumbs @ thumbs.T > 0.98), []
     for j in range(len(paths)):
+        earlier = (part < part[j]) | ((part == 0) & (np.arange(len(paths)) < j))
         for kind, match in (("identical", digests == digests[j]), ("near", near[j])):
-            if (match := match & (origin < origin[j])).any():
+            if (match := match & earlier).any():
                 pairs.append((paths[np.argmax(match)], paths[j], kind))
                 break
     return pairs
 
 
-def duplicate_names(dataset: Dataset) -> list[list[str]]:
-    """`find_duplicates` with paths as in the label file, for metrics.json."""
+def leaks(dataset: Dataset) -> list[list[str]]:
+    """Pictures in more than one part, named as in the label file, for metrics.json."""
     return [
-        [*(path.relative_to(dataset.root).as_posix() for path in pair), kind]
-        for *pair, kind in find_duplicates(dataset)
+        [*(path.relative_to(dataset.root).as_posix() for path in (first, second)), kind]
+        for first, second, kind in find_duplicates(dataset)
+        if first.parent != second.parent
     ]
 
 
@@ -58,8 +54,4 @@ def duplicate_names(dataset: Dataset) -> list[list[str]]:
 def _digest_and_thumbnail(path: Path, full_scale, *stamp) -> tuple[str, np.ndarray]:
     image = read_image(path, full_scale=full_scale)
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    thumb = cv2.resize(to_grey(image), (96, 96), interpolation=cv2.INTER_AREA).astype(
-        np.float32
-    )
-    thumb -= cv2.GaussianBlur(thumb, (0, 0), 4)
-    return digest, thumb.ravel() / max(np.linalg.norm(thumb), 24)  # flat: near zero
+    return digest, thumbnail(image)

@@ -6,6 +6,7 @@ why.
 
 import csv
 import io
+import json
 
 import numpy as np
 
@@ -21,13 +22,15 @@ from anomaly.metrics import (
 )
 from anomaly.pixels import aupimo, aupro, pixel_auroc, pixel_average_precision
 
+SUBJECT = ("category", "backbone", "covariance", "image_score", "image_size")
 PIXEL_METRICS = (pixel_auroc, aupro, pixel_average_precision, aupimo)
 
 
-def counts(is_bad):
-    """How many test images are good, bad, unlabelled."""
+def counts(train_good, train_bad, is_bad):
+    """How many images there are in each part, and of the test images of each label."""
     names = {0: "n_test_good", 1: "n_test_bad", -1: "n_test_unlabelled"}
-    return {name: int((is_bad == label).sum()) for label, name in names.items()}
+    tested = {name: int((is_bad == label).sum()) for label, name in names.items()}
+    return {"n_train_good": len(train_good), "n_train_bad": len(train_bad), **tested}
 
 
 def ranking(is_bad, scores, seed=0):
@@ -130,7 +133,7 @@ def null_reasons(is_bad, has_masks):
 
 
 def scores_csv(paths, labels, scores, threshold):
-    """scores.csv as text; the column `defect` is there if any is named."""
+    """scores.csv as bytes; the column `defect` is there if any is named."""
     word = {0: "good", 1: "bad", -1: ""}
     columns = {
         "filename": [path.name for path in paths],
@@ -144,4 +147,10 @@ def scores_csv(paths, labels, scores, threshold):
         table = csv.writer(text)
         table.writerow(columns)
         table.writerows(zip(*columns.values(), strict=True))
-        return text.getvalue()
+        return text.getvalue().encode()
+
+
+def as_json(metrics):
+    """metrics.json as bytes."""
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()

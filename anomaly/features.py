@@ -28,6 +28,7 @@ class Features(NamedTuple):
     test: torch.Tensor
     windows: dict  # (N, 4) of each part, cf. `Framing.apply`
     assignment: np.ndarray  # (T, h, w) test distances under the assignment's Gaussian
+    groups: np.ndarray  # (N,) which normal images look alike, cf. `likeness`
     layers: tuple
     framing: Framing
     seconds: float

@@ -210,19 +210,20 @@ def fit_gaussian(
     return Gaussian(mean, whiten, root)
 
 
-def cross_validated_scores(features, folds=FOLDS, **fit_options):
+def cross_validated_scores(features, fold=None, **fit_options):
     """Distances (N, h, w) of the training images, each scored out of sample.
 
-    Image i belongs to fold i mod `folds` and is scored by a model fitted to the
-    other folds. These scores give the decision threshold, since an image that
-    helped to fit the covariance always looks too normal to it.
+    An image is scored by a model fitted to the other folds; `fold` (N,) says which is
+    whose, i mod FOLDS if None. These scores give the decision threshold, since an
+    image that helped to fit the covariance always looks too normal to it.
     """
     N = len(features)
-    if N < 2:
+    fold = torch.as_tensor(np.arange(N) % FOLDS if fold is None else fold)
+    fold = fold.to(features.device)
+    if len(fold.unique()) < 2:
         raise InputError("one normal image cannot be scored out of sample: add more")
-    fold = torch.arange(N, device=features.device) % min(folds, N)
     scores = features.new_empty(features.shape[:3])
-    for k in range(min(folds, N)):
+    for k in fold.unique():
         others = (fold != k).nonzero().squeeze(1)
         model = fit_gaussian(features, images=others, **fit_options)
         scores[fold == k] = model.score(features[fold == k])

@@ -7,16 +7,37 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+SCAN_SHARE = 0.1  # of the patches, at most, that a defect is looked for in
 
-def image_scores(patch_scores, image_score):
+
+def image_scores(patch_scores, image_score, usual=None):
     """Image scores (N,) from patch scores (N, h, w): how abnormal is each image?
 
-    `image_score` is "max", the assignment's, or the share of patches whose highest
-    scores are averaged: steadier than a single maximum.
+    `image_score` is "max", the assignment's; a share of patches, whose highest scores
+    are averaged; or "scan", which tries all sizes of a defect: the means of the k
+    highest for k = 1, 2, 4, … patches, in units of what is `usual` for normal images,
+    and the log-mean-exp of these, a soft maximum.
     """
+    if image_score == "scan":
+        z = (top_means(patch_scores) - usual[0]) / usual[1]  # (N, K)
+        return np.logaddexp.reduce(z, axis=1) - np.log(z.shape[1])
     flat = patch_scores.reshape(len(patch_scores), -1)  # (N, h * w)
     count = 1 if image_score == "max" else max(1, round(image_score * flat.shape[1]))
     return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
+
+
+def top_means(patch_scores, share=SCAN_SHARE):
+    """Logarithm of the mean of the 1, 2, 4, … highest patch scores: (N, K)."""
+    flat = -np.sort(-patch_scores.reshape(len(patch_scores), -1), axis=1)
+    sizes = 2 ** np.arange(int(np.log2(max(1, share * flat.shape[1]))) + 1)
+    means = np.cumsum(flat, axis=1, dtype=float)[:, sizes - 1] / sizes
+    return np.log(np.maximum(means, 1e-9))
+
+
+def usual_means(normal):
+    """Mean and deviation (2, K) of `top_means` over normal images, out of sample."""
+    means = top_means(normal)
+    return np.stack([means.mean(0), np.maximum(means.std(0), 1e-9)])
 
 
 WHOLE = (0, 0, 1, 1)  # the window that is the image itself
@@ -48,6 +69,11 @@ def anomaly_maps(patch_scores, windows, size, sigma):
     return np.stack([anomaly_map(s, (size, size), sigma, w) for s, w in pairs])
 
 
+def enlarged(smooth, shape):
+    """A map (h, w) brought to `shape` (H, W), for pictures and masks of that size."""
+    return smooth if shape == smooth.shape else cv2.resize(smooth, shape[::-1])
+
+
 def map_scale(normal_maps) -> tuple[float, float]:
     """The (low, high) of a category's colours, anchored on maps of normal images.
 
@@ -66,13 +92,19 @@ class Threshold(NamedTuple):
     rule: str
 
 
-def conformal_threshold(normal_scores, max_fpr) -> Threshold | None:
+def enough(max_fpr) -> int:
+    """How many normal images it takes to promise this false-positive rate."""
+    return ceil(1 / Fraction(str(max_fpr))) - 1
+
+
+def conformal_threshold(normal_scores, max_fpr, n_images=None) -> Threshold | None:
     """Split-conformal quantile (Vovk et al., 2005): rank ceil((n + 1) (1 - max_fpr)).
 
     Exact for new normal images exchangeable with the n, if the model that scores both
     was fitted to neither. Of K-fold scores the proof keeps about twice the rate (Barber
     et al., Ann. Stat. 49:486, 2021); in practice the final model has seen more images
-    than the folds' and scores new ones lower.
+    than the folds' and scores new ones lower. Where look-alikes count once, the scores
+    are their groups' highest, of `n_images` in all.
     """
     scores = np.sort(np.asarray(normal_scores).ravel())
     if not (n := len(scores)):
@@ -82,10 +114,11 @@ def conformal_threshold(normal_scores, max_fpr) -> Threshold | None:
     rate = Fraction(str(max_fpr))  # exact: floats can miss a rank by one
     exceeding = max(1, n + 1 - ceil((n + 1) * (1 - rate)))
     promised = exceeding / (n + 1)
-    rule = (
-        f"conformal: above rank {n + 1 - exceeding} of {n} out-of-sample normal scores"
-    )
+    rule = f"conformal: above rank {n + 1 - exceeding} of {n} out-of-sample scores of "
+    rule += "normal images"
+    if n_images not in (None, n):
+        rule += f", {n_images} of which look-alikes count once"
     rule += f", which promises a false-positive rate of at most {promised:.4f}"
     if promised > max_fpr + 1e-9:
-        rule += f" ({max_fpr:g} takes {ceil(1 / max_fpr - 1e-9) - 1} images or more)"
+        rule += f" ({max_fpr:g} takes {enough(max_fpr)} images or more)"
     return Threshold(float(scores[n - exceeding]), promised, n, rule)

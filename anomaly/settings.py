@@ -36,7 +36,7 @@ def is_folder_name(name):
 
 
 def is_image_score(score):
-    return score == "max" or (not isinstance(score, str) and 0 < score <= 1)
+    return score in ("scan", "max") or (not isinstance(score, str) and 0 < score <= 1)
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Settings:
     layers: str = ""
     covariance: str = one_of("shrunk", *COVARIANCES)
     image_score: str | float = valid(
-        0.02,
+        "scan",
         is_image_score,
-        "max, or the share of patches to average, above 0 and up to 1",
+        "scan, max, or the share of patches to average, above 0 and up to 1",
     )
     sigma: float = within(4.0, 0, 100)  # input pixels
     max_fpr: float = valid(0.05, lambda v: 0 < v < 1, "a rate between 0 and 1")

@@ -1,5 +1,6 @@
 """The stages, on the sample data in little."""
 
+from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
@@ -9,6 +10,8 @@ import helpers as hp
 import make_sample_data
 from anomaly.errors import InputError
 from anomaly.features import PROJECTION
+from anomaly.images import read_image
+from anomaly.scores import WHOLE, anomaly_maps, map_scale
 from anomaly.settings import Settings
 
 
@@ -47,3 +50,47 @@ def test_scores_stay_on_another_day(tiny_settings):
     for name, row in scores.items():
         change = np.abs(row / scores["none"] - 1).mean()
         assert change < 0.35, (name, change)
+
+
+def test_normal_maps_lie_where_their_windows_lay(tiny_settings):
+    """The scale compares maps of one kind: as if the normal images were tested."""
+    detection = hp.detect(tiny_settings(sigma=2.0))
+    normal, windows = detection.normal, detection.windows["good"]
+    assert windows.shape == (len(normal), 4)
+    swapped = replace(
+        detection, test=normal, windows={**detection.windows, "test": windows}
+    )
+    maps = np.stack([swapped.map(i) for i in range(len(normal))])
+    assert detection.scale == map_scale(maps)
+    unmoved = anomaly_maps(normal, [WHOLE] * len(normal), 64, 2.0)
+    assert detection.scale != map_scale(unmoved)
+
+
+def test_windows_of_every_part_are_told(tiny_settings):
+    detection = hp.detect(tiny_settings())
+    parts = {"good": detection.normal, "bad": detection.bad, "test": detection.test}
+    assert detection.windows.keys() == parts.keys()
+    for part, patches in parts.items():
+        assert detection.windows[part].shape == (len(patches), 4)
+
+
+def test_the_model_scores_an_image_as_the_evaluation_did(tiny_settings):
+    detection, model = hp.detect(tiny_settings()), hp.fit_model(tiny_settings())
+    for i, path in enumerate(detection.dataset.test[:2]):
+        score, heat = model.score(read_image(path))
+        assert score == pytest.approx(detection.test_scores[i], rel=1e-3)
+        np.testing.assert_allclose(heat, detection.map(i), rtol=1e-2, atol=1e-2)
+    assert model.threshold == detection.threshold and model.scale == detection.scale
+
+
+def test_no_stage_before_the_evaluation_reads_labels(tiny_settings, monkeypatch):
+    def never(*_):
+        raise AssertionError("labels are read")
+
+    for name in ("read_labels", "check_masks", "truth_fingerprint"):
+        monkeypatch.setattr(hp, name, never)
+    for stage in (hp.extract_features, hp.fit, hp.detect, hp.steadiness, hp.fit_model):
+        stage(tiny_settings())
+    hp.ablation_scores(tiny_settings())
+    with pytest.raises(AssertionError, match="labels are read"):
+        hp.evaluate(tiny_settings())

@@ -1,10 +1,15 @@
 """Image scores, maps and the threshold's promise."""
 
+from fractions import Fraction
+from math import ceil
+
 import cv2
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from anomaly.scores import anomaly_map, conformal_threshold
+from anomaly.scores import anomaly_map, conformal_threshold, image_scores, map_scale
 
 
 def test_a_map_lies_where_the_window_was():
@@ -57,3 +62,32 @@ def test_conformal_false_positive_rate_is_the_promised_one(n):
         rates.append(np.exp(-got.value))  # P(new score > threshold)
     error = 4 * np.std(rates) / np.sqrt(len(rates))
     assert np.mean(rates) == pytest.approx(promises[0], abs=error)
+
+
+@given(st.integers(1, 3000), st.integers(1, 99_999))
+@example(149, 18_000)
+def test_conformal_rank_is_that_of_exact_arithmetic(n, share):
+    """(n + 1) (1 - max_fpr) in floats can miss a whole number."""
+    max_fpr = share / 100_000
+    rank = min(n, ceil((n + 1) * (1 - Fraction(str(max_fpr)))))
+    got = conformal_threshold(np.arange(1, n + 1), max_fpr)  # score = rank
+    assert got.value == rank
+    assert got.promised_fpr == (n + 1 - rank) / (n + 1)
+
+
+@pytest.mark.parametrize(
+    "image_score, expected", [("max", 5), (1.0, 2.5), (0.25, 4.5), (1e-9, 5), (0.5, 4)]
+)
+def test_image_scores_average_the_highest_share(image_score, expected):
+    patches = np.random.default_rng(0).permutation([5, 4, 4, 3, 2, 1, 1, 0.0])
+    got = image_scores(patches.reshape(1, 2, 4), image_score)
+    assert got == pytest.approx([expected])
+
+
+def test_map_scale_keeps_normal_pixels_in_the_cold_half():
+    maps = np.random.default_rng(0).exponential(size=(4, 64, 64))
+    low, high = map_scale(maps)
+    share = (maps > (low + high) / 2).mean()
+    assert low == pytest.approx(np.median(maps), abs=0.1) and share < 0.01
+    low, high = map_scale(np.full((2, 8, 8), 3.0))
+    assert low == 3 and high > low  # constant images have colours, too

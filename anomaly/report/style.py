@@ -6,7 +6,6 @@ distinction rests on colour alone.
 
 import importlib.util
 import io
-from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
@@ -18,17 +17,13 @@ import numpy as np
 from matplotlib import font_manager
 
 from anomaly.errors import InputError
+from anomaly.languages import speaker  # noqa: F401  (for those who draw)
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
 CLASSES = ((0, "o", "", BLUE), (1, "^", "///", ORANGE))  # label, marker, hatch, colour
 CJK_FONTS = ("SimHei", "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB")
 CJK_FONTS += ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC")
 CJK_FONTS += ("Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei")
-
-
-def speaker(lang: str) -> Callable[[str, str], str]:
-    """`say(english, chinese)`, which returns the one that `lang` asks for."""
-    return lambda english, chinese: chinese if lang == "zh" else english
 
 
 @cache
