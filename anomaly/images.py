@@ -1,4 +1,4 @@
-"""Images and masks from files of many kinds: read right, or refused by name."""
+"""Images from files of many kinds: read right, or refused by name."""
 
 import os
 import warnings
@@ -53,7 +53,7 @@ def list_images(folder: Path, optional: bool = False) -> list[Path]:
             raise InputError(f"{path}: not a file (a broken link?); remove it")
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(
-                f"{path}: not a kind of image that is read; {REMEDY}, or remove it"
+                f"{path}: {REMEDY}, or remove it (not a kind that is read)"
             )
         if CONTROLS.search(path.name):
             raise InputError(f"{path}: control characters in the name; rename it")

@@ -27,7 +27,7 @@ class Model:
     def stream(self, sources, what, read=None):
         """Yield patch scores (B, h, w) and windows (B, 4), batch by batch.
 
-        read(source) is an image (H, W, 3) uint8; without it sources are paths or images.
+        read(source) is an image (H, W, 3) uint8: sources are paths, or images.
         """
         for x, windows in stream(self.trunk, self.framing, sources, what, read):
             x = project(x, self.gaussian.mean.shape[-1])

@@ -73,7 +73,7 @@ BAD_TREES = {
     "folder in train": (lambda root: (root / "c/train/good/x").mkdir(), "good/x"),
     "foreign format": (
         write("c/test/a.dng"),
-        "a.dng: not a kind of image",
+        "a.dng: convert it",
     ),
     "broken link": (
         lambda root: (root / "c/test/a.png").symlink_to(root / "none"),

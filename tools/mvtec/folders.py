@@ -49,7 +49,7 @@ def images(folder: Path, depth: int = NESTED) -> list[tuple[str, Path]]:
             raise InputError(f"{path}: not a file (a broken link?); remove it")
         elif path.suffix.lower() not in SUFFIXES:
             raise InputError(
-                f"{path}: not a kind of image that is read; {REMEDY}, or remove it"
+                f"{path}: {REMEDY}, or remove it (not a kind that is read)"
             )
         else:
             found.append((path.name, path))
