@@ -2,10 +2,14 @@
 
     languages   words in English and Chinese
     errors      what bad input becomes: one line
+    names       which files and folders count, which two names are the same
     files       whole-or-absent writing, digests of files
     machine     device, versions, memory
 
-    images      reading images and masks
+    formats     what a file is by its content
+    depth       16-bit files: which value in them is white
+    images      reading images
+    masks       which pixels a mask marks
     dataset     the folders of a category
     labels      the truth, for the evaluation alone
 

@@ -50,6 +50,10 @@ def kept(stage, key, compute):
     if path.exists():
         try:
             return joblib.load(path, mmap_mode="c")
+        except (OSError, MemoryError) as error:  # another user's: no damage
+            reason = getattr(error, "strerror", None) or "too large"
+            print(one_line(f"{path}: cannot be read ({reason}); computed without it"))
+            return compute()
         except Exception:  # what half a file makes of a decoder
             print(f"{path} is damaged: removed, to be computed again")
             path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from torch.nn import functional as F
 
 from anomaly.errors import InputError
 from anomaly.framing import Framing
-from anomaly.images import read_image
 from anomaly.machine import pick_device
 
 STRIDE = 8  # pixels from patch to patch, or more
@@ -135,16 +133,13 @@ def in_batches(read, sources, batch_size):
                 yield [future.result() for future in current]
 
 
-def image_of(source):
-    """The image (H, W, 3) of a path, or the image that it is already."""
-    return read_image(source) if isinstance(source, Path) else source
-
-
-def stream(trunk, framing, sources, what, read=image_of):
+def stream(trunk, framing, sources, what, read=None):
     """Yield patch features (B, h, w, D) and windows (B, 4), batch by batch.
 
     read(source) is an image (H, W, 3); it happens while the network computes.
+    Without it sources are paths or images.
     """
+    read = read or framing.read
     batches = in_batches(
         lambda source: framing.apply(read(source)), sources, trunk.limit
     )

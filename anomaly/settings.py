@@ -89,7 +89,11 @@ class Settings:
         kinds = {str: str, int: int, float: (int, float)}.get(types, (str, int, float))
         if isinstance(value, bool) or not isinstance(value, kinds):
             wanted = {str: "text", int: "a whole number", float: "a number"}
-            raise InputError(f"{name}={value!r}: {wanted.get(types, types)} is needed")
+            hint = f" (by papermill: -r {name} …, for -p makes 7 of 007)"
+            raise InputError(
+                f"{name}={value!r}: {wanted.get(types, types)} is needed"
+                f"{hint if types is str else ''}"
+            )
         if isinstance(value, str):
             valid = "text without control characters, in Unicode"
             self._require(name, not CONTROLS.search(value), valid)
@@ -116,7 +120,7 @@ class Settings:
     def weights_file(self):
         """Path of the local weights file, None without one; InputError if missing."""
         path = ROOT / os.path.expanduser(self.weights)
-        if self.weights and not path.is_file():
+        if self.weights and not os.path.isfile(path):
             raise InputError(f"weights={self.weights!r}: there is no file {path}")
         return path if self.weights else None
 

@@ -16,7 +16,8 @@ from jupyter_core.utils import run_sync
 from nbformat import read, writes
 
 from anomaly.errors import InputError
-from anomaly.files import ROOT, write_file
+from anomaly.files import ROOT, stamp, write_file
+from anomaly.names import nfc
 from anomaly.report.translation import translated
 
 # without 07, the explorer, which writes nothing and wants a hand that moves it
@@ -64,6 +65,24 @@ def execute(notebook, target, parameters, manager):
         extra_arguments=["--log-level=CRITICAL"],  # no warnings of the kernel's own
     )
     write_file(target, writes(executed).encode())
+
+
+@contextmanager
+def without_leftovers(out, stems):
+    """Remove what an earlier run wrote of test images, and the block did not.
+
+    Heat maps of images that are there no more, by the `stems` of those that are; and
+    the summary, which is not drawn without labels.
+    """
+    summary = out / "summary" / "performance_summary.png"
+    before = stamp(summary) if summary.exists() else None
+    yield
+    if before and stamp(summary) == before:
+        summary.unlink()
+    there = set(map(nfc, stems))
+    for path in (out / "heatmaps").glob("heatmap_*.png"):
+        if nfc(path.stem.removeprefix("heatmap_")) not in there:
+            path.unlink()
 
 
 def timed(category, what, function, *arguments):
