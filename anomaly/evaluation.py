@@ -10,8 +10,9 @@ import json
 
 import numpy as np
 
-from anomaly.images import read_image, read_mask
+from anomaly.images import read_image
 from anomaly.intervals import bootstrap_interval, delong_test
+from anomaly.masks import read_mask
 from anomaly.metrics import (
     auroc,
     average_precision,
