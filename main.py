@@ -34,6 +34,7 @@ import helpers
 from anomaly.cache import cache_folder
 from anomaly.cli import Parser, any_console, typed
 from anomaly.dataset import categories, load_dataset
+from anomaly.doubts import sentences
 from anomaly.errors import InputError, one_line
 from anomaly.files import ROOT, sweep
 from anomaly.labels import read_labels
@@ -84,6 +85,9 @@ def work(settings, pdf, manager=None):
     name, parameters, out = settings.category, asdict(settings), settings.output
     stems = [path.stem for path in load_dataset(settings.data, name).test]
     timed(name, "features and scores", helpers.detect, settings)
+    detection = helpers.detect(settings)
+    for doubt in sentences(detection.doubts, detection.threshold, settings.max_fpr):
+        print(f"{name}: {one_line(doubt)}", flush=True)
     with (
         without_leftovers(out, stems),
         nullcontext(manager) if manager else shared_kernel() as manager,
