@@ -244,7 +244,8 @@ def steadiness(settings, dataset, limit=16):
     return picks, dict(zip(days, rows, strict=True))
 
 
-def ablation_scores(settings):
+@stage(*FITTED_BY, "image_score", "seed")
+def ablation_scores(settings, dataset):
     """Test scores (T,) from the assignment's method to the default, idea by idea."""
     features, share = extract_features(settings), 0.02
     rows = {"assignment": image_scores(features.assignment, "max")}
@@ -255,8 +256,8 @@ def ablation_scores(settings):
         rows[covariance] = image_scores(patches, share)
     if settings.image_score == "scan":
         rows["scan"] = detect(settings).test_scores
-    bank = memory_bank_scores(features.good, features.test, seed=settings.seed)
-    return rows | {"memory bank": bank}
+    good, test = features.half["good"], features.half["test"]
+    return rows | {"memory bank": memory_bank_scores(good, test, settings.seed)}
 
 
 @stage(*(field.name for field in fields(Settings)), reads_labels=True)

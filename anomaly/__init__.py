@@ -12,7 +12,6 @@
     masks       which pixels a mask marks
     dataset     the folders of a category
     labels      the truth, for the evaluation alone
-    duplicates  the same picture twice
 
     framing     place and light, brought into the normal range
     weights     checked downloads, loading without pickle
@@ -22,6 +21,7 @@
 
     gaussian    three covariances, Mahalanobis distances, folds
     likeness    normal images that look alike: groups, folds
+    duplicates  the same picture twice
     doubts      what may break a promise, in figures and sentences
     scores      image score, anomaly map, threshold, colour scale
     model       all that scoring a new image takes
