@@ -16,7 +16,8 @@ from jupyter_core.utils import run_sync
 from nbformat import read, writes
 
 from anomaly.errors import InputError
-from anomaly.files import ROOT, write_file
+from anomaly.files import ROOT, stamp, write_file
+from anomaly.names import nfc
 from anomaly.report.translation import translated
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-7]_*.ipynb"))
@@ -77,6 +78,24 @@ def timeless(executed):
             cell.id = INJECTED  # else drawn anew in each run
             cell.metadata["jupyter"] = {"source_hidden": True}
     return executed
+
+
+@contextmanager
+def without_leftovers(out, stems):
+    """Remove what an earlier run wrote of test images, and the block did not.
+
+    Heat maps of images that are there no more, by the `stems` of those that are; and
+    the summary, which is not drawn without labels.
+    """
+    summary = out / "summary" / "performance_summary.png"
+    before = stamp(summary) if summary.exists() else None
+    yield
+    if before and stamp(summary) == before:
+        summary.unlink()
+    there = set(map(nfc, stems))
+    for path in (out / "heatmaps").glob("heatmap_*.png"):
+        if nfc(path.stem.removeprefix("heatmap_")) not in there:
+            path.unlink()
 
 
 def timed(category, what, function, *arguments):
