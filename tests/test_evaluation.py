@@ -19,8 +19,8 @@ PIXEL = {metric.__name__ for metric in evaluation.PIXEL_METRICS}
 
 
 def test_counts():
-    found = evaluation.counts(np.array([0, 1, 1, -1, -1, -1]))
-    assert list(found.values()) == [1, 2, 3]
+    found = evaluation.counts("abcd", "efghi", np.array([0, 1, 1, -1, -1, -1]))
+    assert list(found.values()) == [4, 5, 1, 2, 3]
 
 
 def test_ranking_and_decision_are_those_of_the_metrics():
@@ -104,7 +104,8 @@ def test_pixel_figures_without_masks_are_none_and_read_no_image(tmp_path):
 def test_scores_csv(tmp_path):
     paths, labels, _ = truth(tmp_path)
     scores = np.array([0.25, 1 / 3, 2, 0.5])
-    lines = evaluation.scores_csv(paths, labels, scores, THRESHOLD).splitlines()
+    lines = evaluation.scores_csv(paths, labels, scores, THRESHOLD)
+    lines = lines.decode().splitlines()
     assert lines == [
         "filename,label,score,prediction,defect",
         "0.png,good,0.25,good,",

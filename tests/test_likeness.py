@@ -63,7 +63,7 @@ def test_the_order_of_images_is_no_matter():
     assert same_partition(likeness_groups(z)[order], likeness_groups(z[order]))
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 9])
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_a_handful_is_grouped_by_equality_alone(n):
     z = independent(n)
     assert len(set(likeness_groups(z))) == n
