@@ -1,7 +1,6 @@
 """Patch features: images through the network, tapped maps joined on one grid."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from anomaly.errors import InputError
 from anomaly.framing import Framing
-from anomaly.machine import pick_device
+from anomaly.machine import pick_device, readers
 
 STRIDE = 8  # pixels from patch to patch, or more
 PROJECTION = 256  # dimensions kept of a patch feature that has more
@@ -121,7 +120,7 @@ def project(features, dim=PROJECTION):
 def in_batches(read, sources, batch_size):
     """Lists of at most `batch_size` read(source), read ahead while others compute."""
     chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
-    with ThreadPoolExecutor() as pool:
+    with readers() as pool:
 
         def submit(chunk):
             return [pool.submit(read, source) for source in chunk]
