@@ -5,7 +5,7 @@
 
 The runner holds no method. `helpers` computes, with a progress bar, what the notebooks
 then find in the stage cache; papermill executes the notebooks into report/{category}/;
-nbconvert makes HTML and PDF of the last one. Exit status: 0 done; 2 an input or a
+nbconvert makes HTML and PDF of 06. Exit status: 0 done; 2 an input or a
 setting is not valid, named in one line; 130 interrupted; 1 anything else. What failed
 is told at length in report/error.log.
 """
@@ -82,7 +82,8 @@ def parse(argv):
 def work(settings, pdf, manager=None):
     """One category: fill the stage cache, execute every notebook, export the report."""
     any_console()  # it may be a process of its own
-    name, parameters, out = settings.category, asdict(settings), settings.output
+    name, out, usual = settings.category, settings.output, asdict(Settings())
+    parameters = {k: v for k, v in asdict(settings).items() if v != usual[k]}
     stems = [path.stem for path in load_dataset(settings.data, name).test]
     timed(name, "features and scores", helpers.detect, settings)
     detection = helpers.detect(settings)

@@ -51,6 +51,14 @@ def ranking(is_bad, scores, seed=0):
     }
 
 
+def looks_swapped(interval):
+    """Does the 95 % interval of an AUROC lie below chance? Then labels may be swapped.
+
+    `interval` is (low, high), or None.
+    """
+    return interval is not None and interval[1] < 0.5
+
+
 def decision(is_bad, scores, threshold):
     """What `threshold`, a `Threshold`, decides, beside the best in hindsight."""
     return {

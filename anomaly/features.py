@@ -1,6 +1,7 @@
 """Patch features: images through the network, tapped maps joined on one grid."""
 
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -8,7 +9,7 @@ from math import ceil
 import numpy as np
 import torch
 import tqdm
-import tqdm.notebook
+from IPython.display import display
 from torch.nn import functional as F
 
 from anomaly.errors import InputError
@@ -149,10 +150,31 @@ def stream(trunk, framing, sources, what, read=None):
 
 def progress(batches, what, total):
     """Yield the batches under a bar: on a terminal, in JupyterLab, nowhere else."""
-    bar = tqdm.tqdm
     if "JPY_SESSION_NAME" in os.environ:  # a kernel that JupyterLab started
-        bar = tqdm.notebook.tqdm
-    with bar(desc=what, total=total, unit="image", leave=False, disable=None) as shown:
+        yield from _progress_line(batches, what, total)
+        return
+    options = {"unit": "image", "leave": False, "disable": None}
+    with tqdm.tqdm(desc=what, total=total, **options) as bar:
         for batch in batches:
             yield batch
-            shown.update(len(batch))
+            bar.update(len(batch))
+
+
+def _progress_line(batches, what, total):
+    """One output, replaced as it goes on: in the end a line of text, and no widget.
+
+    A widget would be an error message in the notebook that is saved and opened again.
+    """
+
+    def line(text):
+        return {"text/plain": f"{what}: {text}"}
+
+    start, done = time.perf_counter(), 0
+    output = display(line(f"0 of {total} images"), raw=True, display_id=True)
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        bar = "█" * (30 * done // total) + "░" * (30 - 30 * done // total)
+        output.update(line(f"{bar} {done} of {total} images"), raw=True)
+    seconds = time.perf_counter() - start
+    output.update(line(f"{total} images in {seconds:.0f} s"), raw=True)
