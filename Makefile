@@ -2,15 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report test lab bench clean
+.PHONY: report test test-all lab bench clean
 
 report: .venv/runtime  ## run every notebook on the bundled data and write report/
 	$(BIN)/python main.py
 
-test: .venv/develop  ## the test suite
+test: .venv/develop  ## what takes minutes of the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --durations=10
+
+test-all: .venv/develop  ## all of it: whole runs, kills, README commands, a browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --durations=10
 
 lab: .venv/runtime  ## open the notebooks
 	$(BIN)/jupyter lab --config=tools/lab_config.py --LabApp.default_url=/lab/tree/notebooks/01_data_exploration.ipynb

@@ -236,7 +236,8 @@ def steadiness(settings, dataset, limit=16):
     """
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
     picks, days = picks.astype(int).tolist(), {"none": np.copy, **PERTURBATIONS}
-    images = [dataset.read(dataset.test[i]) for i in picks]
+    side = 4 * settings.image_size
+    images = [dataset.read(dataset.test[i], at_most=side) for i in picks]
     pairs = [(change, image) for change in days.values() for image in images]
     model = fit_model(settings)
     patches = model.patch_scores(pairs, "other days", lambda pair: pair[0](pair[1]))

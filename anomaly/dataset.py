@@ -1,7 +1,6 @@
 """The folders of a category: which images there are, without their labels."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,6 +13,7 @@ from anomaly.errors import InputError, one_line
 from anomaly.files import fingerprint
 from anomaly.formats import SUFFIXES, sides
 from anomaly.images import by_stem, entries, list_images, read_image
+from anomaly.machine import readers
 from anomaly.names import is_stray_folder, nfc, some
 
 PARTS = ("train", "test", "ground_truth")
@@ -43,13 +43,13 @@ class Dataset:
         """White of the 16-bit images by the normal ones, cf. `depth.full_scale`."""
         return full_scale(self.train_good)
 
-    def read(self, path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    def read(self, path, size=None, at_most=None) -> np.ndarray:
         """`read_image` of one of the images, its white that of the category."""
-        return read_image(path, size, self.full_scale)
+        return read_image(path, size, self.full_scale, at_most)
 
     def read_normal(self, size: tuple[int, int]) -> list[np.ndarray]:
         """All normal training images; InputError if they show the same."""
-        with ThreadPoolExecutor() as pool:
+        with readers() as pool:
             images = list(pool.map(lambda path: self.read(path, size), self.train_good))
         first, *rest = images
         if rest and all(np.array_equal(first, image) for image in rest):

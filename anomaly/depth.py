@@ -5,7 +5,6 @@ is 1023, 4095 or 16383 then, and the upper byte would leave a few grey levels. W
 is, the normal images say together: the least of `RANGES` that none of them exceeds.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps
 from anomaly.errors import InputError
 from anomaly.files import stamp
 from anomaly.formats import FORMATS, refuse_by_header
+from anomaly.machine import readers
 
 RANGES = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1)
 FULL_SCALE = RANGES[-1]
@@ -107,6 +107,6 @@ def _said(tags) -> int:
 
 def full_scale(paths: list[Path]) -> int:
     """White of the 16-bit images among `paths`; 65535 if there is none."""
-    with ThreadPoolExecutor() as pool:
+    with readers() as pool:
         values = [value for value in pool.map(brightest, paths) if value]
     return range_of(max(values)) if values else FULL_SCALE

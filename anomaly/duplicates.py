@@ -1,7 +1,6 @@
 """The same picture twice in a data set."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from anomaly.dataset import Dataset
 from anomaly.files import stamp
 from anomaly.images import read_image
 from anomaly.likeness import near_copies, thumbnail
+from anomaly.machine import readers
 
 
 def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
@@ -25,19 +25,24 @@ def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
     paths = [path for folder in folders for path in folder]
     part = np.repeat(np.arange(3), [len(folder) for folder in folders])
     white = dataset.full_scale
-    with ThreadPoolExecutor() as pool:
-        both = pool.map(lambda p: _digest_and_thumbnail(p, white, *stamp(p)), paths)
-        digests, thumbs = zip(*both, strict=True)
-    digests, thumbs = np.array(digests), np.stack(thumbs)  # (n,), (n, 96 * 96)
+    with readers() as pool:
+        thumbs = pool.map(lambda path: _thumbnail(path, white, *stamp(path)), paths)
+        thumbs = np.stack(list(thumbs))  # (n, 96 * 96)
 
     # alone, 0.98 serves sets so small that their mean is the picture itself
-    near, pairs = near_copies(thumbs) | (thumbs @ thumbs.T > 0.98), []
-    for j in range(len(paths)):
+    near = near_copies(thumbs) | (thumbs @ thumbs.T > 0.98)
+    _, look = np.unique(thumbs, axis=0, return_inverse=True)  # flat ones are near none
+    pairs = []
+    for j, path in enumerate(paths):
         earlier = (part < part[j]) | ((part == 0) & (np.arange(len(paths)) < j))
-        for kind, match in (("identical", digests == digests[j]), ("near", near[j])):
-            if (match := match & earlier).any():
-                pairs.append((paths[np.argmax(match)], paths[j], kind))
+        for i in np.flatnonzero(earlier & (near[j] | (look == look[j]))):
+            digests = {_digest(p, white, *stamp(p)) for p in (paths[i], path)}
+            if len(digests) == 1:
+                pairs.append((paths[i], path, "identical"))
                 break
+        else:
+            if (match := near[j] & earlier).any():
+                pairs.append((paths[np.argmax(match)], path, "near"))
     return pairs
 
 
@@ -51,7 +56,11 @@ def leaks(dataset: Dataset) -> list[list[str]]:
 
 
 @cache  # notebooks 1 and 5 ask
-def _digest_and_thumbnail(path: Path, full_scale, *stamp) -> tuple[str, np.ndarray]:
+def _thumbnail(path: Path, full_scale, *stamp) -> np.ndarray:
+    return thumbnail(read_image(path, full_scale=full_scale, at_most=384))
+
+
+@cache
+def _digest(path: Path, full_scale, *stamp) -> str:
     image = read_image(path, full_scale=full_scale)
-    digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    return digest, thumbnail(image)
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()

@@ -10,7 +10,7 @@ import json
 
 import numpy as np
 
-from anomaly.images import read_image
+from anomaly.images import image_shape
 from anomaly.intervals import bootstrap_interval, delong_test
 from anomaly.masks import read_mask
 from anomaly.metrics import (
@@ -20,7 +20,13 @@ from anomaly.metrics import (
     oracle_threshold,
     per_defect_auroc,
 )
-from anomaly.pixels import aupimo, aupro, pixel_auroc, pixel_average_precision
+from anomaly.pixels import (
+    PixelCounts,
+    aupimo,
+    aupro,
+    pixel_auroc,
+    pixel_average_precision,
+)
 
 SUBJECT = ("category", "backbone", "covariance", "image_score", "image_size")
 PIXEL_METRICS = (pixel_auroc, aupro, pixel_average_precision, aupimo)
@@ -75,20 +81,29 @@ def per_defect(defect, is_bad, scores):
 def pixel_figures(paths, map_of, labels):
     """Pixel metrics over the test images whose defect, or absence of one, is known.
 
-    map_of(index, shape) is the anomaly map of a path. None where there is no mask.
+    map_of(index, shape) is the anomaly map of a path, without a shape of its own size.
+    None where there is no mask.
     """
-    pairs = list(pixel_pairs(paths, map_of, labels)) if any(labels.masks) else []
-    maps, masks = zip(*pairs, strict=True) if pairs else ((), ())
-    return {m.__name__: m(maps, masks) if pairs else None for m in PIXEL_METRICS}
+    if not any(labels.masks):
+        return {metric.__name__: None for metric in PIXEL_METRICS}
+    maps = [map_of(i) for i in known_places(labels)]  # enlarged, they have this range
+    counts = PixelCounts(np.min(maps), np.max(maps))
+    for heat, mask in pixel_pairs(paths, map_of, labels):
+        counts.add(heat, mask)
+    return {metric.__name__: metric(counts) for metric in PIXEL_METRICS}
+
+
+def known_places(labels):
+    """Indices of the test images whose defect, or absence of one, is known."""
+    return [i for i, mask in enumerate(labels.masks) if labels.is_bad[i] == 0 or mask]
 
 
 def pixel_pairs(paths, map_of, labels):
-    """Yield (map, mask), (H, W) each."""
-    for i, path in enumerate(paths):
-        if labels.is_bad[i] == 0 or labels.masks[i]:
-            shape, mask = read_image(path).shape[:2], labels.masks[i]
-            mask = read_mask(mask, shape) if mask else np.zeros(shape, bool)
-            yield map_of(i, shape), mask
+    """Yield (map, mask), (H, W) each, of one image after the other."""
+    for i in known_places(labels):
+        shape, mask = image_shape(paths[i]), labels.masks[i]
+        mask = read_mask(mask, shape) if mask else np.zeros(shape, bool)
+        yield map_of(i, shape), mask
 
 
 def comparison(is_bad, scores, rows, seed=0):

@@ -2,7 +2,6 @@
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from anomaly.errors import InputError
 from anomaly.framing import Framing
-from anomaly.machine import pick_device
+from anomaly.machine import pick_device, readers
 
 STRIDE = 8  # pixels from patch to patch, or more
 PROJECTION = 256  # dimensions kept of a patch feature that has more
@@ -122,7 +121,7 @@ def project(features, dim=PROJECTION):
 def in_batches(read, sources, batch_size):
     """Lists of at most `batch_size` read(source), read ahead while others compute."""
     chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
-    with ThreadPoolExecutor() as pool:
+    with readers() as pool:
 
         def submit(chunk):
             return [pool.submit(read, source) for source in chunk]

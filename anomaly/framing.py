@@ -29,9 +29,9 @@ class Framing:
     full_scale: int = FULL_SCALE  # white of 16-bit files, cf. `depth`
 
     def read(self, source):
-        """The image (H, W, 3) of a path, or the image that it is already."""
+        """The image of a path, no larger than needed, or the image that it is."""
         if isinstance(source, Path):
-            return read_image(source, full_scale=self.full_scale)
+            return read_image(source, with_margin(self.size), self.full_scale)
         return source
 
     def apply(self, image):

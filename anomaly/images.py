@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from anomaly.formats import (
 )
 from anomaly.names import is_stray_file, is_stray_folder, nfc
 
+ORIENTATION = 0x0112  # EXIF's tag
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is raised below
 
 
@@ -73,16 +75,21 @@ def by_stem(paths: list[Path]) -> dict[str, Path]:
 
 
 def read_image(
-    path: Path, size: tuple[int, int] | None = None, full_scale: int = FULL_SCALE
+    path: Path,
+    size: tuple[int, int] | None = None,
+    full_scale: int = FULL_SCALE,
+    at_most: int | None = None,
 ) -> np.ndarray:
     """Read an image as RGB: (H, W, 3) uint8, resized if `size` = (H, W) is given.
 
+    With `at_most` no side is longer than so many pixels; its shape stays. Then a JPEG
+    is decoded at a fraction of its size, twice what is asked for or more.
     Grey is repeated, alpha laid on white, EXIF rotation applied. Of 16 bit the upper
     eight up to `full_scale` are kept, cf. `depth.full_scale`. Refused by InputError:
     what is damaged or cut short, has several frames or pages, signed, float or 32-bit
     pixels (no agreed range), no pixel that is not transparent, or `MAX_PIXELS`.
     """
-    try:
+    with _refused_by_name(path):
         with Image.open(path, formats=FORMATS) as image:
             refuse_by_header(path, image)
             if image.format == "PNG":
@@ -91,13 +98,31 @@ def read_image(
             if is_deep(image):
                 image = _eight_bits(image, path, full_scale)
             else:
+                if wanted := at_most or max(size or [0]):
+                    image.draft(None, (2 * wanted, 2 * wanted))  # for JPEG alone
                 ImageOps.exif_transpose(image, in_place=True)
             pixels = _rgb(image, path)
+    if at_most and (longer := max(pixels.shape)) > at_most:
+        size = [max(1, round(side * at_most / longer)) for side in pixels.shape[:2]]
+    return pixels if size is None else resized(pixels, tuple(size))
+
+
+def image_shape(path: Path) -> tuple[int, int]:
+    """(H, W) of an image, by its header: what `read_image` gives has this shape."""
+    with _refused_by_name(path), Image.open(path, formats=FORMATS) as image:
+        exif = Image.Image.getexif(image)  # PNG's own decodes the pixels first
+        turned = exif.get(ORIENTATION) in (5, 6, 7, 8) and image.format != "TIFF"
+        return image.size if turned else image.size[::-1]
+
+
+@contextmanager
+def _refused_by_name(path: Path):
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:  # a decoder fed with garbage may raise anything
         raise InputError(f"{path}: {_reason(path, error)}") from error
-    return pixels if size is None else resized(pixels, size)
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -3,10 +3,12 @@
 import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import cv2
+import joblib
 import torch
 
 from anomaly.errors import InputError
@@ -35,6 +37,11 @@ def has_bfloat16(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     there = torch.cpu.get_capabilities()
     return device.type != "cpu" or any(there.get(name) for name in BFLOAT16)
+
+
+def readers():
+    """A pool of threads that decode images, each of which takes memory: one a core."""
+    return ThreadPoolExecutor(joblib.cpu_count())
 
 
 def warn_of_another_copy():

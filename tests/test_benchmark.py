@@ -26,6 +26,7 @@ def weightless(name):
     return replace(hp.BACKBONES[name], weights=fail)
 
 
+@pytest.mark.slow
 def test_keys_and_rows(quick):
     result = json.loads((quick / "benchmark.json").read_text(encoding="utf-8"))
     assert result["weights"] == "random"
@@ -50,6 +51,7 @@ def test_keys_and_rows(quick):
     )
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_json_says(quick):
     result = json.loads((quick / "benchmark.json").read_text(encoding="utf-8"))
     text = (quick / "benchmark.md").read_text(encoding="utf-8")

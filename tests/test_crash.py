@@ -128,6 +128,7 @@ def script(what, settings, cache):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments(tiny_settings, tmp_path):
     out = script(
@@ -211,6 +212,7 @@ MOMENTS = [  # signal, after the line, seconds
 ]
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_then_whole(weird, tiny_settings, tmp_path):
     settings = tiny_settings(
         dataset_path=str(weird),
@@ -244,6 +246,7 @@ def test_interrupted_and_killed_then_whole(weird, tiny_settings, tmp_path):
     assert state(weird) == before
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(tiny_settings, tmp_path):
     settings = tiny_settings(visualization_dir=str(tmp_path / "out"))
     text = json.dumps(asdict(settings))

@@ -24,6 +24,7 @@ from anomaly.labels import LABEL_FILE, read_labels
 from anomaly.masks import read_mask
 from anomaly.settings import Settings
 
+pytestmark = pytest.mark.slow
 COUNT = int(os.environ.get("ANOMALY_FUZZ", 1000))
 SLOWEST = 20.0  # seconds; a mutation that takes longer counts as a hang
 

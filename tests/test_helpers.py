@@ -1,5 +1,6 @@
 """The stages, on the sample data in little."""
 
+from collections import Counter
 from dataclasses import replace
 from operator import attrgetter
 
@@ -9,6 +10,7 @@ import torch
 
 import helpers as hp
 import make_sample_data
+from anomaly import images
 from anomaly.errors import InputError
 from anomaly.features import PROJECTION
 from anomaly.gaussian import Gaussian
@@ -129,10 +131,28 @@ def test_no_stage_before_the_evaluation_reads_labels(tiny_settings, monkeypatch)
     def never(*_):
         raise AssertionError("labels are read")
 
-    for name in ("read_labels", "check_masks", "truth_fingerprint"):
+    for name in ("read_labels", "all_problems", "truth_fingerprint"):
         monkeypatch.setattr(hp, name, never)
     for stage in (hp.extract_features, hp.fit, hp.detect, hp.steadiness, hp.fit_model):
         stage(tiny_settings())
     hp.ablation_scores(tiny_settings())
     with pytest.raises(AssertionError, match="labels are read"):
         hp.evaluate(tiny_settings())
+
+
+def test_no_image_is_decoded_more_than_three_times(
+    tiny_settings, cold_cache, monkeypatch
+):
+    """For the network, for copies and for other days; a mask twice, by two readers."""
+    decoded, as_rgb = Counter(), images._rgb
+
+    def counting(image, path):
+        decoded[path] += 1
+        return as_rgb(image, path)
+
+    monkeypatch.setattr(images, "_rgb", counting)
+    metrics = hp.evaluate(tiny_settings())
+    assert metrics["aupro"] is not None
+    dataset = hp.detect(tiny_settings()).dataset
+    assert set(dataset.images) < set(decoded)
+    assert max(decoded.values()) <= 3

@@ -10,7 +10,7 @@ from PIL import Image
 from samples import GREY, RGB, RNG, encode, noise, refusal, saved
 
 from anomaly.errors import InputError
-from anomaly.images import read_image
+from anomaly.images import image_shape, read_image, resized
 from anomaly.masks import read_mask
 
 
@@ -204,3 +204,39 @@ def test_read_mask(tmp_path, high):
     truth = RNG.random((9, 9)) > 0.5
     (tmp_path / "m.png").write_bytes(encode(np.uint8(high) * truth, ".png"))
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png", (9, 9)), truth)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_the_header_tells_the_shape_that_is_read(tmp_path, kind, turn):
+    path, exif = tmp_path / "image.png", Image.Exif()
+    exif[0x0112] = turn
+    more = {} if kind == "BMP" else {"exif": exif}
+    path.write_bytes(saved(Image.fromarray(np.zeros((30, 50, 3), "u1")), kind, **more))
+    assert image_shape(path) == read_image(path).shape[:2]
+    assert image_shape(path) == ((50, 30) if turn > 5 and more else (30, 50))
+
+
+def test_the_header_of_what_is_no_image_is_refused(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(b"no image")
+    refusal(image_shape, path, names="image.png")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("turn", [1, 6])
+def test_at_most_so_many_pixels_are_kept(tmp_path, kind, turn):
+    """A JPEG of 3200 x 2400 is decoded at a quarter, and looks the same."""
+    y, x = np.mgrid[:2400, :3200]
+    photo = np.stack([x // 13, y // 10, (x + y) // 23], 2).astype(np.uint8)
+    path, exif = tmp_path / "photo", Image.Exif()
+    exif[0x0112] = turn
+    path.write_bytes(saved(Image.fromarray(photo), kind, exif=exif, quality=95))
+    whole, small = read_image(path), read_image(path, at_most=320)
+    assert small.shape == ((240, 320, 3) if turn == 1 else (320, 240, 3))
+    expected = resized(whole, small.shape[:2]).astype(int)
+    assert np.abs(small - expected).max() <= (3 if kind == "JPEG" else 0)
+    square = read_image(path, (272, 272)).astype(int)
+    assert np.abs(square - resized(whole, (272, 272))).max() <= 3
+    assert np.array_equal(read_image(path, at_most=5000), whole)
+    assert read_image(path, at_most=1).shape == (1, 1, 3)

@@ -50,6 +50,7 @@ def serial(tiny, tmp_path_factory):
     return outputs(out)
 
 
+@pytest.mark.slow
 def test_jobs_give_the_same_bytes(tiny, tmp_path, serial):
     done = run(tiny, tmp_path / "out", "--jobs", "2")
     assert (done.returncode, done.stderr) == (0, "")
@@ -62,6 +63,7 @@ def test_jobs_give_the_same_bytes(tiny, tmp_path, serial):
     assert outputs(tmp_path / "out") == serial
 
 
+@pytest.mark.slow
 def test_dask_gives_the_same_bytes(tiny, tmp_path, serial, cold_cache):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(

@@ -14,7 +14,7 @@ from anomaly.metrics import (
     oracle_threshold,
     per_defect_auroc,
 )
-from anomaly.pixels import pixel_auroc
+from anomaly.pixels import PixelCounts
 from anomaly.scores import conformal_threshold
 
 ONE_CLASS = [np.zeros(5, int), np.ones(5, int), np.full(5, -1), np.zeros(0, int)]
@@ -63,7 +63,7 @@ def test_nan_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         conformal_threshold([0, np.nan], 0.05)
     with pytest.raises(ValueError, match="NaN"):
-        pixel_auroc([np.array([[0, np.nan]])], [np.array([[0, 1]])])
+        PixelCounts(0, 1).add(np.array([[0, np.nan]]), [[0, 1]])
 
 
 def test_per_defect_auroc_sets_each_kind_against_all_good():

@@ -1,11 +1,43 @@
 """Every figure over pixels against sklearn or a brute-force computation."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
 from sklearn import metrics as sk
 
-from anomaly.pixels import aupimo, aupro, pixel_auroc, pixel_average_precision
+from anomaly import pixels as room
+from anomaly.pixels import PixelCounts
+
+
+def counted(maps, masks):
+    """The counts of these, each distinct score on a level of its own."""
+    first = np.float32(1).view(np.int32)
+    values = np.unique(flat(maps)) if maps else np.zeros(1)
+    ranks = [np.searchsorted(values, m).astype(np.int32) for m in maps]
+    floats = np.int32([first, first + len(values)]).view(np.float32)
+    counts = PixelCounts(*floats)
+    for rank, mask in zip(ranks, masks, strict=True):
+        counts.add((first + rank).view(np.float32), mask)
+    assert counts.shift == 0
+    return counts
+
+
+def pixel_auroc(maps, masks):
+    return room.pixel_auroc(counted(maps, masks))
+
+
+def pixel_average_precision(maps, masks):
+    return room.pixel_average_precision(counted(maps, masks))
+
+
+def aupro(maps, masks, max_fpr=0.3):
+    return room.aupro(counted(maps, masks), max_fpr)
+
+
+def aupimo(maps, masks, fpr_range=(1e-5, 1e-4)):
+    return room.aupimo(counted(maps, masks), fpr_range)
 
 
 def pixels(seed, decimals=1):
@@ -132,11 +164,63 @@ def test_pixel_metrics_undefined_are_none(recwarn):
     assert not recwarn.list
 
 
-def test_float32_maps_and_integer_masks_do_not_change_the_result():
-    maps, masks = pixels(1)
-    maps = [m.astype(np.float32) for m in maps]
-    for function in (pixel_auroc, pixel_average_precision, aupro):
-        wide = [m.astype(np.float64) for m in maps]
-        expected = function(wide, masks)
-        got = function(maps, [k.astype(np.uint8) * 255 for k in masks])
-        assert got == expected and isinstance(got, float)
+def photographs(seed, tail):
+    """Smooth maps of (256, 320) pixels: 5 bad, 6 normal, few scores the same."""
+    rng, maps, masks = np.random.default_rng(seed), [], []
+    for i in range(11):
+        mask = np.zeros((256, 320), bool)
+        if i < 5:
+            y, x, r = rng.integers(20, 200), rng.integers(20, 260), rng.integers(4, 30)
+            mask[y : y + r, x : x + 2 * r] = mask[3:9, 3:9] = True
+        noise = rng.normal(size=mask.shape)
+        noise = ndimage.gaussian_filter(noise, 3) * 10 + 6 * mask * rng.random()
+        maps.append(np.float32(20 * np.exp(tail * noise)))
+        masks.append(mask)
+    return maps, masks
+
+
+@pytest.mark.parametrize("low", [0, None], ids=["low is zero", "low is the lowest"])
+@pytest.mark.parametrize("tail", [0.1, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_levels_change_no_figure_by_more_than_1e_4(seed, tail, low):
+    maps, masks = photographs(seed, tail)
+    exact = counted(maps, masks)
+    counts = PixelCounts(np.min(maps) if low is None else low, np.max(maps))
+    for scores, mask in zip(maps, masks, strict=True):
+        counts.add(scores, mask)
+    assert counts.shift > 0
+    for figure in (room.pixel_auroc, room.aupro, room.pixel_average_precision):
+        assert figure(counts) == pytest.approx(figure(exact), abs=1e-4)
+    for span in ((1e-5, 1e-4), (1e-3, 1e-1)):
+        got, expected = (room.aupimo(c, span) for c in (counts, exact))
+        assert 0 < expected < 1 and got == pytest.approx(expected, abs=1e-4)
+
+
+def test_scores_of_any_size_have_a_level():
+    counts = PixelCounts(0, 1e6)
+    mask = np.arange(6) > 3
+    counts.add(np.array([0, -0.0, 1e-30, 5, 1e6, 1.0000001e6]), mask)
+    assert counts.normal.sum() == 4 and counts.bad[counts.bad > 0].tolist() == [2]
+    assert room.pixel_auroc(counts) == 1
+
+
+def test_memory_does_not_follow_the_number_of_pixels():
+    """Counts of 12 megapixels, a megapixel at a time."""
+    mask = np.zeros((3000, 4000), bool)
+    scores = np.full(mask.shape, 3, np.float32)
+    counts = PixelCounts(1, 9)
+    tracemalloc.start()
+    counts.add(scores, mask)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6 and counts.normal.sum() == mask.size
+
+
+def test_float64_maps_and_integer_masks_do_not_change_the_result():
+    maps, masks = photographs(1, 0.1)
+    one, two = PixelCounts(0, 1000), PixelCounts(0, 1000)
+    for scores, mask in zip(maps, masks, strict=True):
+        one.add(scores, mask)
+        two.add(scores.astype(np.float64), mask.astype(np.uint8) * 255)
+    for figure in (room.pixel_auroc, room.pixel_average_precision, room.aupro):
+        assert figure(one) == figure(two) and isinstance(figure(one), float)

@@ -37,7 +37,7 @@ SUBSTITUTES = {
     "make lab": "make --dry-run lab",
     "make bench": "make --dry-run bench",
     "make report": "make --dry-run report | grep -x .venv/bin/python.main.py",
-    "make test": "make test PYTEST_ADDOPTS='--collect-only -q'",
+    "make test": "make PYTEST_ADDOPTS='--collect-only -q' test",
     "ANOMALY_FUZZ=12000": "ANOMALY_FUZZ=20",
     "python main.py -p name value": "python main.py --help",
 }
@@ -106,6 +106,7 @@ def test_the_commands_are_found():
         assert any(old in command for command in COMMANDS), old
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="make and sh")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_runs(project, command):
@@ -128,6 +129,7 @@ def test_command_runs(project, command):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="make and sh")
 @pytest.mark.parametrize(
     "path",

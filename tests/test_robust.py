@@ -190,6 +190,7 @@ def test_a_file_in_the_way_is_told_before_the_work(
     assert (tmp_path / place).read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, logs", [(20_000, ["error.log"]), (1, [])])
 def test_full_disk(tmp_path, tiny_settings, size, logs):
     """In a process of its own, none of whose files may grow beyond a size."""
@@ -239,6 +240,7 @@ def outcome(settings):
     return (settings.output / "scores.csv").read_bytes(), json.dumps(values)
 
 
+@pytest.mark.slow
 def test_the_order_of_files_on_disk_is_no_matter(
     data, tmp_path, tiny_settings, cold_cache
 ):
@@ -255,6 +257,7 @@ def test_the_order_of_files_on_disk_is_no_matter(
     assert first == again == outcome(settings)
 
 
+@pytest.mark.slow
 def test_batch_size_is_no_matter(tiny_settings, cold_cache):
     runs = []
     for size in (1, 3, 16):
@@ -281,6 +284,7 @@ def test_wide_resnet_without_network_is_one_line(offline, tiny, tmp_path, capsys
     assert "Traceback" in (tmp_path / "out" / "error.log").read_text()
 
 
+@pytest.mark.slow
 def test_wide_resnet_behind_a_dead_resolver(tiny, tmp_path):
     """The real thing in a process of its own: it ends in time and leaves nothing."""
     code = f"""

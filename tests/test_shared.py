@@ -24,9 +24,12 @@ BACKBONES = {
 # what the assignment's method falls short of and the default must not
 FLOOR = {"hazelnut": 0.99, "zipper": 0.98}
 
-pytestmark = pytest.mark.skipif(
-    not (COURSE.is_dir() and WEIGHTS.is_file()), reason="no ../shared"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (COURSE.is_dir() and WEIGHTS.is_file()), reason="no ../shared"
+    ),
+]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
