@@ -2,6 +2,7 @@
 
     style       language, fonts, colours; a picture as PNG or JPEG
     plots       scores, ROC, confusion matrix, PCA, summary, comparison
+    curves      how many images, how small a defect, how clean a folder
     diagram     the method as boxes and arrows
     pictures    grids of images, heat maps, galleries
     explorer    one test image at one threshold: strip of scores, decisions
