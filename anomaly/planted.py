@@ -14,7 +14,7 @@ from anomaly.images import to_grey
 KINDS = ("spot", "scratch", "missing piece", "stain", "blur")
 CHINESE = ("斑点", "划痕", "缺块", "污渍", "模糊")
 RING = 0.04  # of the side: the border that is background where there is one
-SCALE = 4  # shapes are drawn so many times larger: their edges are smooth
+SCALE = 8  # shapes are drawn so many times larger: their edges are smooth
 
 
 class Defect(NamedTuple):
@@ -110,9 +110,10 @@ def _shape(image, points):
     low = np.floor(points.min(0) - 2).astype(int)
     high = np.ceil(points.max(0) + 3).astype(int)
     canvas = np.zeros((*(high - low)[::-1] * SCALE,), np.uint8)
-    corners = np.rint((points - low + 0.5) * SCALE).astype(np.int32)
+    corners = np.rint((points - low + 0.5) * SCALE - 0.5).astype(np.int32)
     cv2.fillPoly(canvas, [corners], 255)
-    small = cv2.resize(canvas, tuple(map(int, high - low)), cv2.INTER_AREA)
+    size = tuple(map(int, high - low))
+    small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
     alpha = np.zeros((height, width), np.float32)
     (x0, y0), (x1, y1) = np.maximum(low, 0), np.minimum(high, (width, height))
     part = small[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]]

@@ -15,7 +15,7 @@ from anomaly.features import project, stream
 from anomaly.gaussian import fit_gaussian
 from anomaly.languages import speaker
 
-SLOPES = np.linspace(0.5, 12, 47)  # of `fit_trials`, per e-fold of the size
+SLOPES = np.geomspace(0.5, 16, 24)  # of `fit_trials`, per e-fold of the size
 PRIOR = 1.0  # trials' worth by which a place is held to the average of all
 MIDDLE, BORDER = 0.5, 0.25  # depth from which is middle, to which is border
 
@@ -42,31 +42,41 @@ class Response(NamedTuple):
 def fit_trials(sizes, found, weights=None, enough=6.0):
     """`Response` to trials: sizes (n,), found (n,) bool, weights (M, n) by nearness.
 
-    Logistic in the logarithm of the size: the slope is that of all trials together, the
-    level each place's own (local likelihood: Tibshirani & Hastie, JASA 1987), held to
-    that of all by PRIOR trials. A place whose weights add up to less than `enough`
-    trials has none.
+    Logistic in the logarithm of the size: one slope, the level each place's own (local
+    likelihood: Tibshirani & Hastie, JASA 1987), held to that of all by PRIOR trials. A
+    slope from all trials under one level would be too flat. A place whose weights add
+    up to less than `enough` trials has no level.
     """
     t, y = np.log(sizes), np.asarray(found, float)
     weights = np.ones((1, len(t))) if weights is None else np.atleast_2d(weights)
-    everywhere = np.ones((1, len(t)))
-    levels = np.concatenate([_levels(s, t, y, everywhere) for s in SLOPES])
-    eta = levels[:, None] + SLOPES[:, None] * t
-    likelihood = (y * eta - np.logaddexp(0, eta)).sum(1) - 0.1 * SLOPES
-    best = likelihood.argmax()
-    slope, mean = SLOPES[best], levels[best]
-    level = _levels(slope, t, y, weights, prior=PRIOR, mean=mean)
-    level[weights.sum(1) < enough] = np.nan
+    known = weights.sum(1) >= enough
+    near = weights[known] if known.any() else np.ones((1, len(t)))
+    fits = [(_log_likelihood(slope, t, y, near), slope) for slope in SLOPES]
+    slope, level = max(fits)[1], np.full(len(weights), np.nan)
+    if known.any():
+        level[known] = _levels(slope, t, y, near)
     return Response(level, slope, (float(np.min(sizes)), float(np.max(sizes))))
 
 
-def _levels(slope, t, y, weights, prior=0.1, mean=None):
-    """Levels (M,) by bisection: what is expected falls with none of them."""
-    middle = -slope * np.median(t) if mean is None else mean
+def _log_likelihood(slope, t, y, weights):
+    """Of all trials, at places of their own levels; flat slopes win a tie."""
+    eta = _levels(slope, t, y, weights)[:, None] + slope * t
+    terms = weights * (y * eta - np.logaddexp(0, eta))
+    return terms.sum() / weights.sum() * len(t) - 0.1 * slope
+
+
+def _levels(slope, t, y, weights):
+    """Levels (M,) of weights (M, n), held to that of all trials."""
+    middle = _level(slope, t, y, np.ones((1, len(t))), -slope * np.median(t), 0.1)
+    return _level(slope, t, y, weights, middle, PRIOR)
+
+
+def _level(slope, t, y, weights, middle, prior):
+    """By bisection: the higher, the more finds are expected."""
     low = np.full(len(weights), -slope * t.max() - 12.0)
     high = np.full(len(weights), -slope * t.min() + 12.0)
     seen = weights @ y
-    for _ in range(50):
+    for _ in range(30):
         level = (low + high) / 2
         expected = (weights * expit(level[:, None] + slope * t)).sum(1)
         gap = seen - expected - prior * (expit(level - middle) - 0.5)
@@ -137,6 +147,7 @@ def sentence(response, side, lang="en"):
     reached = np.isfinite(size)
     size = int(np.ceil(size)) if reached else int(response.sizes[1])
     middle, border = (round(10 * chance) for chance in response.chance(size))
+    reached = reached or middle >= 9
     share = f"{size / side:.1%}"
     least = reached and size <= np.ceil(response.sizes[0])
     return say(

@@ -66,7 +66,8 @@ def plot_sensitivity(image, response, depths, *, lang="en"):
         chance = depths._replace(level=level).chance(sizes)
         axes[0].plot(sizes, chance, line, color=colour, label=name)
     axes[0].set_xscale("log")
-    ticks = np.unique(np.rint(np.geomspace(low, high, 5)))
+    ticks = np.unique(np.floor(np.geomspace(low, high, 5)))
+    ticks = ticks[ticks >= low]
     _plain(axes[0].xaxis, ticks)
     axes[0].set(ylim=(-0.02, 1.02), ylabel=say("chance of a find", "发现的概率"))
     axes[0].set_xlabel(say("size, pixels", "大小（像素）"))
@@ -79,10 +80,10 @@ def plot_sensitivity(image, response, depths, *, lang="en"):
     for panel, chance, title in zip(axes[1:], (0.5, 0.9), titles, strict=True):
         smallest = response.smallest(chance)
         smallest = np.where(np.isinf(smallest), 10 * high, smallest)
-        grey = image.mean(axis=2)
-        extent = (0, 1, 1, 0)
-        panel.imshow(grey, cmap="gray", extent=extent)
-        look = {"norm": norm, "cmap": colours, "alpha": 0.65, "extent": extent}
+        pale = 150 + 0.4 * image.mean(axis=2)
+        look = {"extent": (0, 1, 1, 0)}
+        panel.imshow(pale, cmap="gray", vmin=0, vmax=255, **look)
+        look |= {"norm": norm, "cmap": colours, "alpha": 0.75}
         shown = panel.imshow(smallest.reshape(grid, grid), **look)
         panel.set_title(title)
         panel.set_axis_off()
@@ -134,7 +135,8 @@ def plot_found(response, bins, *, lang="en"):
         axes.plot(size, share, "^", color=ORANGE, label=label)
     axes.set_xscale("log")
     _plain(axes.xaxis, np.unique(np.rint(np.geomspace(sizes[0], sizes[-1], 6))))
-    axes.set(ylim=(-0.02, 1.04), ylabel=say("share found", "检出比例"))
+    axes.set_yticks([0, 0.5, 1])
+    axes.set(ylim=(-0.03, 1.25), ylabel=say("share found", "检出比例"))
     axes.set_xlabel(say("size of the defect, pixels", "缺陷大小（像素）"))
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     return figure
