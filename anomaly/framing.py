@@ -7,11 +7,13 @@ which the window that the network sees can move.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from anomaly.images import resized, to_grey
+from anomaly.depth import FULL_SCALE
+from anomaly.images import read_image, resized, to_grey
 
 MARGIN = 1 / 36  # on each side, in units of the window's
 
@@ -24,6 +26,13 @@ class Framing:
     template: np.ndarray  # uint8, mean grey image with its margins
     place: np.ndarray  # (2, 2) pixels: lowest and highest (x, y)
     light: np.ndarray  # (2, 2) grey values: lowest and highest (dark, bright)
+    full_scale: int = FULL_SCALE  # white of 16-bit files, cf. `depth`
+
+    def read(self, source):
+        """The image (H, W, 3) of a path, or the image that it is already."""
+        if isinstance(source, Path):
+            return read_image(source, full_scale=self.full_scale)
+        return source
 
     def apply(self, image):
         """What the network sees of an image (H, W, 3): (size, size, 3) uint8.
@@ -44,7 +53,7 @@ class Framing:
         return window, np.array([x, y, self.size, self.size]) / len(image)
 
 
-def fit_framing(images, size):
+def fit_framing(images, size, full_scale=FULL_SCALE):
     """`Framing` of normal images, each of them (size and margins, the same, 3).
 
     Range of the place: its quartiles; of the light: lowest to highest. A
@@ -55,7 +64,8 @@ def fit_framing(images, size):
     places = [_place(grey, template, margin) for grey in greys]
     lights = [_light(grey[margin:-margin, margin:-margin]) for grey in greys]
     light = np.array([np.min(lights, axis=0), np.max(lights, axis=0)])
-    return Framing(size, template, np.percentile(places, [25, 75], axis=0), light)
+    place = np.percentile(places, [25, 75], axis=0)
+    return Framing(size, template, place, light, full_scale)
 
 
 def _margin(size):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anomaly.features import image_of, project, stream
+from anomaly.features import project, stream
 from anomaly.framing import Framing
 from anomaly.gaussian import Gaussian
 from anomaly.network import Trunk
@@ -24,7 +24,7 @@ class Model:
     image_score: str | float
     sigma: float  # pixels
 
-    def stream(self, sources, what, read=image_of):
+    def stream(self, sources, what, read=None):
         """Yield patch scores (B, h, w) and windows (B, 4), batch by batch.
 
         read(source) is an image (H, W, 3) uint8: sources are paths, or images.
@@ -34,7 +34,7 @@ class Model:
             x = x.half().float()  # as if from the cache
             yield self.gaussian.score(x).cpu().numpy(), windows
 
-    def patch_scores(self, sources, what, read=image_of):
+    def patch_scores(self, sources, what, read=None):
         """Patch scores (N, h, w) of all sources."""
         return np.concatenate([part for part, _ in self.stream(sources, what, read)])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from anomaly.cli import Parser, typed
 from anomaly.errors import InputError, one_line
 from anomaly.files import write_image
-from anomaly.images import list_images, read_image
+from anomaly.images import list_images
 from anomaly.report.pictures import heatmap_panel
 from anomaly.settings import Settings
 from helpers import fit_model
@@ -47,7 +47,7 @@ def score(paths, settings, out=None):
     """Yield (path, score, is abnormal, threshold) as each heat map has been written."""
     model, names = fit_model(settings), set()
     for path in paths:
-        image = read_image(path)
+        image = model.framing.read(path)
         value, heat = model.score(image)
         panel = heatmap_panel(image, heat, model.scale, settings.colormap)
         name, count = path.stem, 1
@@ -82,6 +82,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # names that the console cannot show
-        stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
