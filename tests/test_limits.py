@@ -23,6 +23,7 @@ from anomaly.limits import (
     sizes_up_to,
     summary,
 )
+from anomaly.report.contents import limits_of
 from anomaly.scores import conformal_threshold, enough, image_scores, usual_means
 
 OPTIONS = {"covariance": "shrunk", "image_score": "scan", "max_fpr": 0.05}
@@ -230,3 +231,22 @@ def test_the_notebook_writes_what_the_report_reads(tiny, tmp_path):
     assert [row["n"] for row in told["curve"]] == [2, 4, 6]
     assert told["flat_from"] in (2, 4, 6)
     assert len(told["predicted_and_measured"]) == 3
+
+
+def test_the_report_reads_limits_of_its_own_run_only(tmp_path):
+    metrics = {"data_sha256": "a", "settings": {"image_size": 64, "lang": "zh"}}
+    path = tmp_path / "limits.json"
+    assert limits_of(path, metrics) is None
+    told = {"data_sha256": "a", "settings": {"image_size": 64}}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    assert limits_of(path, metrics) == told
+    assert limits_of(path, metrics | {"data_sha256": "b"}) is None
+    assert limits_of(path, metrics | {"settings": {"image_size": 128}}) is None
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_report_tells_of_it(lang):
+    text = (ROOT / f"notebooks/06_report/report.{lang}.md.j2").read_text("utf-8")
+    start = text.index("<!-- limits -->")
+    assert "{% if limits %}" in text[start : start + 400]
+    assert f"limits.sentence.{lang}" in text[start:]
