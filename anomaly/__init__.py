@@ -32,6 +32,11 @@
     baselines   the memory bank, and other days
     evaluation  the figures of metrics.json, the rows of scores.csv
 
+    planted     defects of our own on normal images
+    sensitivity which of them are found, by size and place
+    limits      how many images it takes, and bad ones among them
+    forecast    what was predicted, beside what is measured
+
     settings    the parameters, each beside what is valid
     cli         one parser for all commands
     cache       results of the stages, kept on disk
