@@ -20,6 +20,7 @@
     likeness    normal images that look alike: groups, folds
     doubts      what may break a promise, in figures and sentences
     scores      image score, anomaly map, threshold, colour scale
+    regions     connected areas of a map, hits, F1 of pixels
     model       all that scoring a new image takes
 
     metrics     AUROC and decisions
@@ -27,6 +28,10 @@
     pixels      pixel AUROC, AUPRO, AUPIMO
     baselines   the memory bank, and other days
     evaluation  the figures of metrics.json, the rows of scores.csv
+
+    modelfile   a model in one file, checked before it is used
+    drift       is this still the day of the training?
+    answers     answers written down: console, JSON, CSV
 
     settings    the parameters, each beside what is valid
     cli         one parser for all commands
