@@ -85,6 +85,10 @@ class Model:
         """Patch scores (N, h, w) of all sources."""
         return np.concatenate([part for part, _ in self.stream(sources, what, read)])
 
+    def image_scores(self, patches):
+        """Image scores (N,) of patch scores (N, h, w)."""
+        return image_scores(patches, self.settings.image_score, self.usual)
+
     def answers(self, paths, what="images"):
         """Yield an `Answer` to each path, or (path, `InputError`) if it is no image.
 
@@ -119,7 +123,7 @@ class Model:
         settings, normals = self.settings, self.normals.scores
         shape = (self.framing.size,) * 2
         heat = anomaly_map(patches, shape, settings.sigma, where)
-        score = float(image_scores(patches[None], settings.image_score, self.usual)[0])
+        score = float(self.image_scores(patches[None])[0])
         p_value = float((1 + (normals >= score).sum()) / (1 + len(normals)))
         is_bad = score > self.threshold.value
         regions = find_regions(heat, self.map_threshold.value, image.shape[:2])

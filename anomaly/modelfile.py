@@ -124,10 +124,9 @@ def read_model_file(path):
     except InputError:
         raise
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error})"
-        ) from error
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be read ({reason})") from error
+    except UNFIT as error:
         raise InputError(f"{damaged}; copy or save it again") from error
     if _digest(text, arrays) != digest:
         raise InputError(f"{damaged} (checksum); copy or save it again")
@@ -178,8 +177,8 @@ def _check(about, claims):
         **{"normal_scores": (K,), "normal_peaks": (K,), "normal_seen": (K, 4)},
     }
     grid = -(-about["settings"]["image_size"] // STRIDE)
-    counts = {D: MOST, K: MOST, groups: MOST, seen: MOST, h: grid, w: grid}
-    fits = all(0 < count <= most for count, most in counts.items())
+    fits = min(h, w) > 0 and max(h, w) <= grid
+    fits &= min(D, K, groups, seen) > 0 and max(D, K, groups, seen) <= MOST
     if shape != expected or P not in (0, h * w) or not fits:
         raise ValueError
 
