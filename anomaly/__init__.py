@@ -30,7 +30,9 @@
     evaluation  the figures of metrics.json, the rows of scores.csv
 
     modelfile   a model in one file, checked before it is used
+    onnx        a model as a graph, for other programs
     drift       is this still the day of the training?
+    secondday   what another day costs, what new normals give back
     answers     answers written down: console, JSON, CSV
 
     settings    the parameters, each beside what is valid

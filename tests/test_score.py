@@ -140,7 +140,7 @@ def phone(folder):
         (broken, "-p category nut", "category 'nut'"),
         (broken, "-p sigma -1", "sigma"),
         (broken, "--what", "--what (see --help)"),
-        (broken, "--save model.pth", "model.pth: name it *.safetensors"),
+        (broken, "--save model.pth", "model.pth: name it *.safetensors or *.onnx"),
         (broken, "--model none.safetensors", "none.safetensors: cannot be read"),
         (broken, "--recalibrate none", "none: not a readable folder"),
     ],

@@ -34,9 +34,12 @@ from anomaly.errors import InputError, one_line
 from anomaly.files import write_image
 from anomaly.images import list_images
 from anomaly.modelfile import load_model, save_model
+from anomaly.onnx import save_onnx
 from anomaly.report.pictures import heatmap_panel
 from anomaly.settings import Settings
 from helpers import fit_model
+
+SAVERS = {".safetensors": save_model, ".onnx": save_onnx}
 
 
 def parse(argv):
@@ -49,7 +52,7 @@ def parse(argv):
         ("json", "FILE", "the answers in full: regions, contours, promises"),
         ("csv", "FILE", "the answers as a table, a row for each image"),
         ("model", "FILE", "a saved model: no training image is needed"),
-        ("save", "FILE", "save the model, as .safetensors"),
+        ("save", "FILE", "save the model: .safetensors, or .onnx for other programs"),
         ("recalibrate", "DIR", "take the thresholds from these new normal images"),
         ("refit", "DIR", "fit to the data set and these new normal images"),
     ):
@@ -57,8 +60,8 @@ def parse(argv):
     options = parser.parse_args(argv)
     if not (options.images or options.save):
         parser.error("nothing to do: name images, or --save FILE")
-    if options.save and options.save.suffix != ".safetensors":
-        raise InputError(f"--save {options.save}: name it *.safetensors")
+    if options.save and options.save.suffix not in SAVERS:
+        raise InputError(f"--save {options.save}: name it *{' or *'.join(SAVERS)}")
     return options
 
 
@@ -86,7 +89,7 @@ def get_model(options):
     if options.recalibrate:
         model = model.recalibrated(list_images(options.recalibrate))
     if options.save:
-        save_model(options.save, model)
+        SAVERS[options.save.suffix](options.save, model)
         print(f"model saved to {options.save}")
     return model
 
