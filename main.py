@@ -34,6 +34,7 @@ import helpers
 from anomaly.cache import cache_folder
 from anomaly.cli import Parser, typed
 from anomaly.dataset import categories, load_dataset
+from anomaly.doubts import sentences
 from anomaly.errors import InputError, one_line
 from anomaly.files import ROOT, sweep
 from anomaly.labels import read_labels
@@ -81,6 +82,9 @@ def work(settings, pdf, manager=None):
     """One category: fill the stage cache, execute every notebook, export the report."""
     name, parameters, out = settings.category, asdict(settings), settings.output
     timed(name, "features and scores", helpers.detect, settings)
+    detection = helpers.detect(settings)
+    for doubt in sentences(detection.doubts, detection.threshold, settings.max_fpr):
+        print(f"{name}: {one_line(doubt)}", flush=True)
     with nullcontext(manager) if manager else shared_kernel() as manager:
         for notebook in NOTEBOOKS:
             target = out / notebook.name

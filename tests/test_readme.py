@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import helpers as hp
+from anomaly.files import ROOT, write_image
+from anomaly.labels import LABEL_FILE
+from anomaly.settings import Settings
 
 TEXTS = [
-    (hp.ROOT / name).read_text(encoding="utf-8")
+    (ROOT / name).read_text(encoding="utf-8")
     for name in ("README.md", "README.zh-CN.md")
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,11 +65,11 @@ def project(tiny, tmp_path_factory):
     anywhere, data = shutil.ignore_patterns(*leave), {"report", "hazelnut", "zipper"}
 
     def ignore(folder, names):
-        return anywhere(folder, names) | (data if Path(folder) == hp.ROOT else set())
+        return anywhere(folder, names) | (data if Path(folder) == ROOT else set())
 
-    shutil.copytree(hp.ROOT, root, ignore=ignore)
+    shutil.copytree(ROOT, root, ignore=ignore)
     shutil.copytree(tiny / "zipper", root / "zipper")
-    shutil.copy(tiny / hp.LABEL_FILE, root)
+    shutil.copy(tiny / LABEL_FILE, root)
     pinned = (root / "requirements.txt").read_text(encoding="utf-8")
     assert pinned.endswith("\n-e .\n")  # no test installs the copy in its own place
     pinned = pinned.removesuffix("-e .\n")
@@ -93,7 +95,7 @@ def add_bottle(root):
             image = rng.integers(90, 110, (48, 48, 3), np.uint8)
             if part == "test/broken":
                 image[10:20, 10:30] = 250
-            hp.write_image(root / "source" / "bottle" / part / f"{index}.png", image)
+            write_image(root / "source" / "bottle" / part / f"{index}.png", image)
     with tarfile.open(root / "bottle.tar.xz", "w:xz") as archive:
         archive.add(root / "source" / "bottle", "bottle")
 
@@ -111,6 +113,7 @@ def test_command_runs(project, command):
         command = command.replace(old, new)
     environment = {
         **os.environ,
+        "PYTHONPATH": str(project),  # before the project that is installed
         "PATH": f"{project / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "TORCH_HOME": str(project / "weights"),  # none are cached
         "https_proxy": "http://127.0.0.1:9",  # no network
@@ -175,8 +178,8 @@ def test_both_have_the_same_numbers_and_names():
 def test_parameters_and_defaults_are_those_of_the_settings(text):
     """In the table of parameters, whose second column is empty for an empty text."""
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) ?\|", text, re.MULTILINE))
-    assert list(rows) == [field.name for field in fields(hp.Settings)]
-    for field in fields(hp.Settings):
+    assert list(rows) == [field.name for field in fields(Settings)]
+    for field in fields(Settings):
         if field.name != "dataset_path":  # empty is said in words
             assert rows[field.name].strip("`") == str(field.default)
 
@@ -184,6 +187,6 @@ def test_parameters_and_defaults_are_those_of_the_settings(text):
 @pytest.mark.parametrize("text", TEXTS, ids=["en", "zh"])
 def test_links_and_files_exist(text):
     for link in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (hp.ROOT / link).exists(), link
+        assert (ROOT / link).exists(), link
     for name in re.findall(r"`((?:tools/)?\w+\.py)`", text):
-        assert (hp.ROOT / name).is_file(), name
+        assert (ROOT / name).is_file(), name
