@@ -89,6 +89,16 @@ class Model:
         """Image scores (N,) of patch scores (N, h, w)."""
         return image_scores(patches, self.settings.image_score, self.usual)
 
+    def score(self, image):
+        """Score and anomaly map (size, size) of one image (H, W, 3) uint8."""
+        window, where, _ = self.framing.look(image)
+        patches = self._score(window[None])[1]
+        return float(self.image_scores(patches)[0]), self._heat(patches[0], where)
+
+    def _heat(self, patches, where):
+        shape = (self.framing.size,) * 2
+        return anomaly_map(patches, shape, self.settings.sigma, where)
+
     def answers(self, paths, what="images"):
         """Yield an `Answer` to each path, or (path, `InputError`) if it is no image.
 
@@ -120,9 +130,7 @@ class Model:
         return x, self.gaussian.score(x).cpu().numpy()
 
     def _answer(self, path, image, _, where, seen, patches):
-        settings, normals = self.settings, self.normals.scores
-        shape = (self.framing.size,) * 2
-        heat = anomaly_map(patches, shape, settings.sigma, where)
+        normals, heat = self.normals.scores, self._heat(patches, where)
         score = float(self.image_scores(patches[None])[0])
         p_value = float((1 + (normals >= score).sum()) / (1 + len(normals)))
         is_bad = score > self.threshold.value
