@@ -13,7 +13,7 @@ test: .venv/develop  ## the test suite
 	$(BIN)/python -m pytest
 
 lab: .venv/runtime  ## open the notebooks
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --config=tools/lab_config.py --LabApp.default_url=/lab/tree/notebooks/01_data_exploration.ipynb
 
 bench: .venv/runtime  ## time, memory and growth against decoding and the bare network
 	$(BIN)/python tools/benchmark.py

@@ -14,7 +14,6 @@ done. A stage calls rooms of the package `anomaly`, which take arrays and plain 
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial, wraps
 
@@ -30,8 +29,7 @@ from anomaly.features import Features, project, stream
 from anomaly.files import sha256, write_file
 from anomaly.framing import fit_framing, with_margin
 from anomaly.gaussian import Gaussian, PatchSums, cross_validated_scores, fit_gaussian
-from anomaly.images import read_image
-from anomaly.labels import check_masks, read_labels, truth_fingerprint
+from anomaly.labels import all_problems, read_labels, truth_fingerprint
 from anomaly.model import Model, normals_of
 from anomaly.network import load_trunk
 from anomaly.scores import conformal_threshold, image_scores
@@ -94,11 +92,11 @@ def extract_features(settings, dataset):
     """
     start, side = time.perf_counter(), settings.image_size
     trunk = load_trunk(**settings.network)
-    with ThreadPoolExecutor() as pool:
-        good = pool.map(lambda p: read_image(p, with_margin(side)), dataset.train_good)
-        sources = {"good": list(good), "bad": dataset.train_bad, "test": dataset.test}
-        thumbs = np.stack([*pool.map(likeness.thumbnail, sources["good"])])
-    framing, sums = fit_framing(sources["good"], side), PatchSums()
+    sources = {"good": dataset.read_normal(with_margin(side))}
+    sources |= {"bad": dataset.train_bad, "test": dataset.test}
+    thumbs = np.stack([*map(likeness.thumbnail, sources["good"])])
+    framing = fit_framing(sources["good"], side, dataset.full_scale)
+    sums = PatchSums()
     half, windows, assignment, whole = {}, {}, [], None
     for part in ("good", "bad", "test"):
         what = f"{settings.category} {'train/' * (part != 'test')}{part}"
@@ -238,7 +236,7 @@ def steadiness(settings, dataset, limit=16):
     """
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
     picks, days = picks.astype(int).tolist(), {"none": np.copy, **PERTURBATIONS}
-    images = [read_image(dataset.test[i]) for i in picks]
+    images = [dataset.read(dataset.test[i]) for i in picks]
     pairs = [(change, image) for change in days.values() for image in images]
     model = fit_model(settings)
     patches = model.patch_scores(pairs, "other days", lambda pair: pair[0](pair[1]))
@@ -246,7 +244,8 @@ def steadiness(settings, dataset, limit=16):
     return picks, dict(zip(days, rows, strict=True))
 
 
-def ablation_scores(settings):
+@stage(*FITTED_BY, "image_score", "seed")
+def ablation_scores(settings, dataset):
     """Test scores (T,) from the assignment's method to the default, idea by idea."""
     features, share = extract_features(settings), 0.02
     rows = {"assignment": image_scores(features.assignment, "max")}
@@ -257,8 +256,8 @@ def ablation_scores(settings):
         rows[covariance] = image_scores(patches, share)
     if settings.image_score == "scan":
         rows["scan"] = detect(settings).test_scores
-    bank = memory_bank_scores(features.good, features.test, seed=settings.seed)
-    return rows | {"memory bank": bank}
+    good, test = features.half["good"], features.half["test"]
+    return rows | {"memory bank": memory_bank_scores(good, test, settings.seed)}
 
 
 @stage(*(field.name for field in fields(Settings)), reads_labels=True)
@@ -279,7 +278,7 @@ def evaluate(settings, dataset):
         **evaluation.comparison(is_bad, values, rows, seed),
         "steadiness": evaluation.other_days(is_bad[picks], days, detection.threshold),
         "null_reasons": evaluation.null_reasons(is_bad, any(labels.masks)),
-        "problems": labels.problems + check_masks(dataset, labels),
+        "problems": all_problems(dataset, labels),
         "duplicates": leaks(dataset),
         **detection.cost,
         "settings": asdict(settings),

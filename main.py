@@ -5,7 +5,7 @@
 
 The runner holds no method. `helpers` computes, with a progress bar, what the notebooks
 then find in the stage cache; papermill executes the notebooks into report/{category}/;
-nbconvert makes HTML and PDF of the last one. Exit status: 0 done; 2 an input or a
+nbconvert makes HTML and PDF of 06. Exit status: 0 done; 2 an input or a
 setting is not valid, named in one line; 130 interrupted; 1 anything else. What failed
 is told at length in report/error.log.
 """
@@ -32,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 
 import helpers
 from anomaly.cache import cache_folder
-from anomaly.cli import Parser, typed
+from anomaly.cli import Parser, any_console, typed
 from anomaly.dataset import categories, load_dataset
 from anomaly.doubts import sentences
 from anomaly.errors import InputError, one_line
@@ -46,6 +46,7 @@ from anomaly.report.run import (
     shared_kernel,
     side_by_side,
     timed,
+    without_leftovers,
     write_log,
 )
 from anomaly.settings import Settings
@@ -80,12 +81,18 @@ def parse(argv):
 
 def work(settings, pdf, manager=None):
     """One category: fill the stage cache, execute every notebook, export the report."""
-    name, parameters, out = settings.category, asdict(settings), settings.output
+    any_console()  # it may be a process of its own
+    name, out, usual = settings.category, settings.output, asdict(Settings())
+    parameters = {k: v for k, v in asdict(settings).items() if v != usual[k]}
+    stems = [path.stem for path in load_dataset(settings.data, name).test]
     timed(name, "features and scores", helpers.detect, settings)
     detection = helpers.detect(settings)
     for doubt in sentences(detection.doubts, detection.threshold, settings.max_fpr):
         print(f"{name}: {one_line(doubt)}", flush=True)
-    with nullcontext(manager) if manager else shared_kernel() as manager:
+    with (
+        without_leftovers(out, stems),
+        nullcontext(manager) if manager else shared_kernel() as manager,
+    ):
         for notebook in NOTEBOOKS:
             target = out / notebook.name
             timed(name, notebook.stem, execute, notebook, target, parameters, manager)
@@ -95,7 +102,9 @@ def work(settings, pdf, manager=None):
 def run(base, names, pdf, jobs=1, scheduler=None):
     """Everything; the last lines sum up each category."""
     for name in names:  # what is wrong with the input is said before anything is run
-        read_labels(load_dataset(base.data, name))
+        dataset = load_dataset(base.data, name)
+        for problem in read_labels(dataset).problems + dataset.remarks():
+            print(f"{name}: {problem}", flush=True)
     base = helpers.resolve_backbone(base)  # once, so that all run on the same one
     print(f"backbone {base.backbone}; {', '.join(names)}", flush=True)
     runs = [replace(base, category=name) for name in names]

@@ -2,13 +2,16 @@
 
     languages   words in English and Chinese
     errors      what bad input becomes: one line
+    names       which files and folders count, which two names are the same
     files       whole-or-absent writing, digests of files
     machine     device, versions, memory
 
-    images      reading images and masks
+    formats     what a file is by its content
+    depth       16-bit files: which value in them is white
+    images      reading images
+    masks       which pixels a mask marks
     dataset     the folders of a category
     labels      the truth, for the evaluation alone
-    duplicates  the same picture twice
 
     framing     place and light, brought into the normal range
     weights     checked downloads, loading without pickle
@@ -18,6 +21,7 @@
 
     gaussian    three covariances, Mahalanobis distances, folds
     likeness    normal images that look alike: groups, folds
+    duplicates  the same picture twice
     doubts      what may break a promise, in figures and sentences
     scores      image score, anomaly map, threshold, colour scale
     regions     connected areas of a map, hits, F1 of pixels

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from anomaly.errors import InputError, one_line
+from anomaly.errors import InputError
 from anomaly.weights import download_weights
 
 
@@ -92,9 +92,8 @@ def best_backbone() -> str:
     try:
         BACKBONES[name].weights(AUTO_SECONDS)
         return name
-    except OSError as error:
-        print(one_line(f"backbone auto: no weights of {name} here, nor by {error}"))
-        print(f"so {spare} runs, whose weights are installed")
+    except OSError:
+        print(f"backbone auto: {spare}, since the weights of {name} cannot be had here")
         return spare
 
 

@@ -32,19 +32,20 @@ PERTURBATIONS = {  # what another day at the same camera may do to an image
 }
 
 
-def memory_bank_scores(good, test, size=2000, seed=0):
+def memory_bank_scores(good, test, seed=0, size=2000):
     """Image scores (T,) of a nearest-neighbour memory bank, for reference.
 
-    Features (N, h, w, D) and (T, h, w, D). The distance of each test patch to the
-    nearest of `size` random normal patches, the largest in the image counts: PatchCore
-    (Roth et al., CVPR 2022) without its coreset.
+    Features (N, h, w, D) and (T, h, w, D), half precision will do. The distance of each
+    test patch to the nearest of `size` random normal patches, the largest in the image
+    counts: PatchCore (Roth et al., CVPR 2022) without its coreset.
     """
     bank = good.flatten(0, 2)  # (N * h * w, D)
     rng = np.random.default_rng(seed)
     picks = np.sort(rng.choice(len(bank), min(size, len(bank)), replace=False))
-    bank = bank[torch.from_numpy(picks).to(bank.device)]
+    wide = torch.promote_types(bank.dtype, torch.float32)
+    bank = bank[torch.from_numpy(picks).to(bank.device)].to(wide)
     scores = [
-        torch.cdist(image.flatten(0, 1), bank).amin(dim=1).max().item()
+        torch.cdist(image.flatten(0, 1).to(wide), bank).amin(dim=1).max().item()
         for image in test
     ]
     return np.array(scores)

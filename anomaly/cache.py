@@ -41,14 +41,19 @@ def kept(stage, key, compute):
 
     `stage` starts the file's name; `key` is all that the result depends on besides the
     code and the versions of what it uses, as JSON.
-    Arrays come back read-only.
+    Arrays come back as private maps of the file: read when they are needed, and what
+    is written to them reaches nobody else.
     """
     text = json.dumps([key, code(), versions()], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     path = cache_folder() / f"{stage}-{name}.joblib"
     if path.exists():
         try:
-            return joblib.load(path, mmap_mode="r")
+            return joblib.load(path, mmap_mode="c")
+        except (OSError, MemoryError) as error:  # another user's: no damage
+            reason = getattr(error, "strerror", None) or "too large"
+            print(one_line(f"{path}: cannot be read ({reason}); computed without it"))
+            return compute()
         except Exception:  # what half a file makes of a decoder
             print(f"{path} is damaged: removed, to be computed again")
             path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The one parser of all commands: `-p name value`, and errors in one line."""
 
 import argparse
+import sys
 from contextlib import suppress
 from dataclasses import fields
 
@@ -8,11 +9,19 @@ from anomaly.errors import InputError
 from anomaly.settings import Settings
 
 
+def any_console():
+    """Let the console take every name: what it cannot show is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
 class Parser(argparse.ArgumentParser):
     """One line about what is wrong, without the usage; `-p` sets parameters."""
 
     def __init__(self, **options):
         super().__init__(**options)
+        any_console()
         self.add_argument(
             "-p",
             dest="parameters",

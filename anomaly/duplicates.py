@@ -24,8 +24,9 @@ def find_duplicates(dataset: Dataset) -> list[tuple[Path, Path, str]]:
     folders = (dataset.train_good, dataset.train_bad, dataset.test)
     paths = [path for folder in folders for path in folder]
     part = np.repeat(np.arange(3), [len(folder) for folder in folders])
+    white = dataset.full_scale
     with ThreadPoolExecutor() as pool:
-        both = pool.map(lambda path: _digest_and_thumbnail(path, *stamp(path)), paths)
+        both = pool.map(lambda p: _digest_and_thumbnail(p, white, *stamp(p)), paths)
         digests, thumbs = zip(*both, strict=True)
     digests, thumbs = np.array(digests), np.stack(thumbs)  # (n,), (n, 96 * 96)
 
@@ -50,7 +51,7 @@ def leaks(dataset: Dataset) -> list[list[str]]:
 
 
 @cache  # notebooks 1 and 5 ask
-def _digest_and_thumbnail(path: Path, *stamp) -> tuple[str, np.ndarray]:
-    image = read_image(path)
+def _digest_and_thumbnail(path: Path, full_scale, *stamp) -> tuple[str, np.ndarray]:
+    image = read_image(path, full_scale=full_scale)
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     return digest, thumbnail(image)

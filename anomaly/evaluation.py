@@ -10,8 +10,9 @@ import json
 
 import numpy as np
 
-from anomaly.images import read_image, read_mask
+from anomaly.images import read_image
 from anomaly.intervals import bootstrap_interval, delong_test
+from anomaly.masks import read_mask
 from anomaly.metrics import (
     auroc,
     average_precision,
@@ -43,6 +44,14 @@ def ranking(is_bad, scores, seed=0):
             "average_precision", is_bad, scores, seed=seed
         ),
     }
+
+
+def looks_swapped(interval):
+    """Does the 95 % interval of an AUROC lie below chance? Then labels may be swapped.
+
+    `interval` is (low, high), or None.
+    """
+    return interval is not None and interval[1] < 0.5
 
 
 def decision(is_bad, scores, threshold):

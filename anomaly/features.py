@@ -1,33 +1,32 @@
 """Patch features: images through the network, tapped maps joined on one grid."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import tqdm
-import tqdm.notebook
+from IPython.display import display
 from torch.nn import functional as F
 
 from anomaly.errors import InputError
 from anomaly.framing import Framing
-from anomaly.images import read_image
 from anomaly.machine import pick_device
 
 STRIDE = 8  # pixels from patch to patch, or more
 PROJECTION = 256  # dimensions kept of a patch feature that has more
 
 
-class Features(NamedTuple):
-    """Patch features of a category, (N, h, w, D) float32 each, on the device."""
+@dataclass(frozen=True)
+class Features:
+    """Patch features of a category. `good`, `bad`, `test` are made when asked for."""
 
-    good: torch.Tensor
-    bad: torch.Tensor
-    test: torch.Tensor
+    device: torch.device
+    half: dict  # (N, h, w, D) of each part, half precision, on the CPU, as kept
     windows: dict  # (N, 4) of each part, cf. `Framing.apply`
     assignment: np.ndarray  # (T, h, w) test distances under the assignment's Gaussian
     groups: np.ndarray  # (N,) which normal images look alike, cf. `likeness`
@@ -38,9 +37,23 @@ class Features(NamedTuple):
     @classmethod
     def of(cls, device, half, **rest):
         """From what is kept of them: half = {part: NumPy, half precision}."""
-        device = pick_device(device)
-        parts = {k: torch.from_numpy(np.float32(x)).to(device) for k, x in half.items()}
-        return cls(**parts, **rest)
+        half = {part: torch.from_numpy(x) for part, x in half.items()}
+        return cls(pick_device(device), half, **rest)
+
+    @property
+    def good(self):
+        """(N, h, w, D) float32, on the device."""
+        return self.half["good"].to(self.device).float()
+
+    @property
+    def bad(self):
+        """(B, h, w, D) float32, on the device."""
+        return self.half["bad"].to(self.device).float()
+
+    @property
+    def test(self):
+        """(T, h, w, D) float32, on the device."""
+        return self.half["test"].to(self.device).float()
 
 
 @cache
@@ -121,16 +134,13 @@ def in_batches(read, sources, batch_size):
                 yield [future.result() for future in current]
 
 
-def image_of(source):
-    """The image (H, W, 3) of a path, or the image that it is already."""
-    return read_image(source) if isinstance(source, Path) else source
-
-
-def stream(trunk, framing, sources, what, read=image_of):
+def stream(trunk, framing, sources, what, read=None):
     """Yield patch features (B, h, w, D) and windows (B, 4), batch by batch.
 
     read(source) is an image (H, W, 3); it happens while the network computes.
+    Without it sources are paths or images.
     """
+    read = read or framing.read
     batches = in_batches(
         lambda source: framing.apply(read(source)), sources, trunk.limit
     )
@@ -141,10 +151,31 @@ def stream(trunk, framing, sources, what, read=image_of):
 
 def progress(batches, what, total):
     """Yield the batches under a bar: on a terminal, in JupyterLab, nowhere else."""
-    bar = tqdm.tqdm
     if "JPY_SESSION_NAME" in os.environ:  # a kernel that JupyterLab started
-        bar = tqdm.notebook.tqdm
-    with bar(desc=what, total=total, unit="image", leave=False, disable=None) as shown:
+        yield from _progress_line(batches, what, total)
+        return
+    options = {"unit": "image", "leave": False, "disable": None}
+    with tqdm.tqdm(desc=what, total=total, **options) as bar:
         for batch in batches:
             yield batch
-            shown.update(len(batch))
+            bar.update(len(batch))
+
+
+def _progress_line(batches, what, total):
+    """One output, replaced as it goes on: in the end a line of text, and no widget.
+
+    A widget would be an error message in the notebook that is saved and opened again.
+    """
+
+    def line(text):
+        return {"text/plain": f"{what}: {text}"}
+
+    start, done = time.perf_counter(), 0
+    output = display(line(f"0 of {total} images"), raw=True, display_id=True)
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        bar = "█" * (30 * done // total) + "░" * (30 - 30 * done // total)
+        output.update(line(f"{bar} {done} of {total} images"), raw=True)
+    seconds = time.perf_counter() - start
+    output.update(line(f"{total} images in {seconds:.0f} s"), raw=True)

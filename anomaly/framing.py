@@ -8,11 +8,13 @@ which the window that the network sees can move.
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from anomaly.images import resized, to_grey
+from anomaly.depth import FULL_SCALE
+from anomaly.images import read_image, resized, to_grey
 
 MARGIN = 1 / 36  # on each side, in units of the window's
 
@@ -24,6 +26,7 @@ class Framing:
     size: int  # side of the window, pixels
     template: np.ndarray  # uint8, mean grey image with its margins
     seen: np.ndarray  # (N, 4) place (x, y) in pixels and light (dark, bright) of each
+    full_scale: int = FULL_SCALE  # white of 16-bit files, cf. `depth`
 
     @cached_property
     def place(self):
@@ -34,6 +37,12 @@ class Framing:
     def light(self):
         """(2, 2) grey values: lowest and highest (dark, bright)."""
         return np.array([self.seen[:, 2:].min(axis=0), self.seen[:, 2:].max(axis=0)])
+
+    def read(self, source):
+        """The image (H, W, 3) of a path, or the image that it is already."""
+        if isinstance(source, Path):
+            return read_image(source, full_scale=self.full_scale)
+        return source
 
     def apply(self, image):
         """What the network sees of an image (H, W, 3): (size, size, 3) uint8.
@@ -59,7 +68,7 @@ class Framing:
         return window, where, np.concatenate([place, light])
 
 
-def fit_framing(images, size):
+def fit_framing(images, size, full_scale=FULL_SCALE):
     """`Framing` of normal images, each of them (size and margins, the same, 3).
 
     A product without a usual place has a wide range, and nothing is moved.
@@ -68,7 +77,8 @@ def fit_framing(images, size):
     template, margin = np.uint8(np.rint(np.mean(greys, axis=0))), _margin(size)
     places = [_place(grey, template, margin) for grey in greys]
     lights = [_light(grey[margin:-margin, margin:-margin]) for grey in greys]
-    return Framing(size, template, np.hstack([places, lights]))
+    seen = np.hstack([places, lights])
+    return Framing(size, template, seen, full_scale)
 
 
 def _margin(size):

@@ -39,10 +39,8 @@ class Gaussian:
     @classmethod
     def of(cls, device, **arrays):
         """The Gaussian on a device ("auto", "cpu", …) from what `arrays` gave."""
-        device = pick_device(device)  # np.array: a copy, for what is kept is read-only
-        return cls(
-            **{k: torch.from_numpy(np.array(a)).to(device) for k, a in arrays.items()}
-        )
+        device = pick_device(device)
+        return cls(**{k: torch.from_numpy(a).to(device) for k, a in arrays.items()})
 
     def arrays(self):
         """Its parts as NumPy arrays, to be kept in a file."""
@@ -227,4 +225,5 @@ def cross_validated_scores(features, fold=None, **fit_options):
         others = (fold != k).nonzero().squeeze(1)
         model = fit_gaussian(features, images=others, **fit_options)
         scores[fold == k] = model.score(features[fold == k])
+        del model  # its factors take as much memory as the next one's
     return scores

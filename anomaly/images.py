@@ -1,4 +1,4 @@
-"""Images and masks from files of many kinds: read right, or refused by name."""
+"""Images from files of many kinds: read right, or refused by name."""
 
 import os
 import warnings
@@ -6,14 +6,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from anomaly.depth import FULL_SCALE, is_deep, range_of, samples, upper_bits
 from anomaly.errors import CONTROLS, InputError
+from anomaly.formats import (
+    FORMATS,
+    MAX_PIXELS,
+    REMEDY,
+    SUFFIXES,
+    refuse_by_header,
+    true_kind,
+)
+from anomaly.names import is_stray_file, is_stray_folder, nfc
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # by content, whatever the ending says
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-UNSUPPORTED = {".gif", ".webp", ".heic", ".heif", ".avif", ".jp2", ".jfif", ".svg"}
-MAX_PIXELS = 100_000_000  # refused from the header, before anything is decoded
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is raised below
 
 
@@ -33,20 +39,25 @@ def list_images(folder: Path, optional: bool = False) -> list[Path]:
     if optional and not os.path.lexists(folder):
         return images
     for path in entries(folder):
-        suffix = path.suffix.lower()
         if os.path.isdir(path):
+            if is_stray_folder(path.name):
+                continue
             raise InputError(
-                f"{path}: images belong directly in {folder.name}/, not in folders "
-                "(MVTec AD's own layout? run: python tools/import_mvtec.py)"
+                f"{path}: images belong directly in {folder.name}/, not in folders; "
+                "move them up, each under a name of its own (MVTec AD's layout, or "
+                "folders by date in it: python tools/import_mvtec.py)"
             )
-        if suffix in UNSUPPORTED:
-            raise InputError(f"{path}: convert it to PNG, JPEG, BMP or TIFF")
-        if suffix in SUFFIXES:
-            if not os.path.isfile(path):
-                raise InputError(f"{path}: not a file (a broken link?); remove it")
-            if CONTROLS.search(path.name):
-                raise InputError(f"{path}: control characters in the name; rename it")
-            images.append(path)
+        if is_stray_file(path.name):
+            continue
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: not a file (a broken link?); remove it")
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(
+                f"{path}: {REMEDY}, or remove it (not a kind that is read)"
+            )
+        if CONTROLS.search(path.name):
+            raise InputError(f"{path}: control characters in the name; rename it")
+        images.append(path)
     if not images and not optional:
         raise InputError(f"{folder}: no image here; add PNG, JPEG, BMP or TIFF files")
     return images
@@ -56,35 +67,36 @@ def by_stem(paths: list[Path]) -> dict[str, Path]:
     """Index by stem: it names the mask and the heat map, so it must be unique."""
     found: dict[str, Path] = {}
     for path in paths:
-        if (other := found.setdefault(path.stem, path)) is not path:
+        if (other := found.setdefault(nfc(path.stem), path)) is not path:
             raise InputError(f"{path}: {other.name} has the same stem; rename one")
     return found
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_image(
+    path: Path, size: tuple[int, int] | None = None, full_scale: int = FULL_SCALE
+) -> np.ndarray:
     """Read an image as RGB: (H, W, 3) uint8, resized if `size` = (H, W) is given.
 
-    Grey is repeated, alpha laid on white, 16 bit keeps its upper byte, EXIF rotation
-    is applied. Refused by InputError: what is damaged or cut short, has several
-    frames or pages, 32-bit or float pixels (no agreed range), or `MAX_PIXELS`.
+    Grey is repeated, alpha laid on white, EXIF rotation applied. Of 16 bit the upper
+    eight up to `full_scale` are kept, cf. `depth.full_scale`. Refused by InputError:
+    what is damaged or cut short, has several frames or pages, signed, float or 32-bit
+    pixels (no agreed range), no pixel that is not transparent, or `MAX_PIXELS`.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _refuse_by_header(path, image)
+            refuse_by_header(path, image)
             if image.format == "PNG":
                 image.verify()  # checksums, which the decoder skips for pixels
         with Image.open(path, formats=FORMATS) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = _rgb(image)
+            if is_deep(image):
+                image = _eight_bits(image, path, full_scale)
+            else:
+                ImageOps.exif_transpose(image, in_place=True)
+            pixels = _rgb(image, path)
     except InputError:
         raise
     except Exception as error:  # a decoder fed with garbage may raise anything
-        reason = getattr(error, "strerror", None) or "empty, truncated or damaged?"
-        if isinstance(error, Image.DecompressionBombError):
-            reason = f"more than {MAX_PIXELS // 10**6} megapixels"
-        raise InputError(
-            f"{path}: cannot be read as an image ({reason}); replace or remove it"
-        ) from error
+        raise InputError(f"{path}: {_reason(path, error)}") from error
     return pixels if size is None else resized(pixels, size)
 
 
@@ -102,36 +114,33 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
-def _refuse_by_header(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a JPEG photo, then its previews
-        raise InputError(f"{path}: {frames} frames or pages; save the right one alone")
-    if image.mode in ("I", "F"):
-        raise InputError(f"{path}: 32-bit or float pixels; save it as 8 or 16 bit")
+def _eight_bits(image: Image.Image, path: Path, full_scale: int) -> Image.Image:
+    values = samples(image, path)
+    eight = upper_bits(values, full_scale)
+    if eight.shape[2] == 4:  # alpha has a range of its own
+        eight[..., 3] = upper_bits(values[..., 3], range_of(int(values[..., 3].max())))
+    return Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _rgb(image: Image.Image, path: Path) -> np.ndarray:
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    if image.mode == "L" or image.mode.startswith("I;16"):
-        grey = np.asarray(image)  # (H, W)
-        grey = grey if grey.dtype == np.uint8 else (grey >> 8).astype(np.uint8)
-        return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+        rgba = image.convert("RGBA")
+        if not rgba.getextrema()[3][1]:
+            raise InputError(
+                f"{path}: wholly transparent; save it without transparency"
+            )
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba)
+    if image.mode == "L":
+        return cv2.cvtColor(np.asarray(image), cv2.COLOR_GRAY2RGB)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Read the mask of an image of `shape` (H, W) as bool.
-
-    True is brighter than half the brightest pixel: 0/1 and 0/255 masks both work.
-    """
-    mask = read_image(path).max(axis=2)
-    if mask.shape != tuple(shape):
-        raise InputError(
-            f"{path}: mask of {mask.shape[1]}x{mask.shape[0]} for an image of "
-            f"{shape[1]}x{shape[0]}; make them equal"
-        )
-    return mask > mask.max() / 2
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read as an image, and the remedy."""
+    if isinstance(error, Image.DecompressionBombError):
+        reason = f"more than {MAX_PIXELS // 10**6} megapixels"
+    elif isinstance(error, UnidentifiedImageError) and (kind := true_kind(path)):
+        return f"is {kind}"
+    else:
+        reason = getattr(error, "strerror", None) or "empty, truncated or damaged?"
+    return f"cannot be read as an image ({reason}); replace or remove it"

@@ -12,6 +12,8 @@ import torch
 from anomaly.errors import InputError
 from anomaly.files import ROOT
 
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions of x86, x86, ARM
+
 
 def pick_device(device):
     """torch.device for auto, cpu, cuda or mps; InputError if this machine lacks it."""
@@ -25,6 +27,14 @@ def pick_device(device):
     if not available[device]:
         raise InputError(f"device={device!r}: not on this machine; use device=auto")
     return torch.device(device)
+
+
+def has_bfloat16(device):
+    """Does this device compute in bfloat16 by itself? Emulated, it takes long."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    there = torch.cpu.get_capabilities()
+    return device.type != "cpu" or any(there.get(name) for name in BFLOAT16)
 
 
 def warn_of_another_copy():

@@ -9,7 +9,6 @@ import numpy as np
 
 from anomaly.errors import InputError
 from anomaly.features import (
-    image_of,
     in_batches,
     patch_features,
     progress,
@@ -18,7 +17,7 @@ from anomaly.features import (
 )
 from anomaly.framing import Framing, with_margin
 from anomaly.gaussian import Gaussian
-from anomaly.images import read_image, resized
+from anomaly.images import resized
 from anomaly.likeness import group_scores, look_alikes, thumbnail
 from anomaly.network import Trunk
 from anomaly.regions import Region, find_regions, map_peaks
@@ -73,7 +72,7 @@ class Model:
         rate, count = self.settings.max_fpr, self.normals.count
         return conformal_threshold(self.normals.peaks, rate, count)
 
-    def stream(self, sources, what, read=image_of):
+    def stream(self, sources, what, read=None):
         """Yield patch scores (B, h, w) and windows (B, 4), batch by batch.
 
         read(source) is an image (H, W, 3) uint8: sources are paths, or images.
@@ -81,7 +80,7 @@ class Model:
         for x, windows in stream(self.trunk, self.framing, sources, what, read):
             yield self._distances(x)[1], windows
 
-    def patch_scores(self, sources, what, read=image_of):
+    def patch_scores(self, sources, what, read=None):
         """Patch scores (N, h, w) of all sources."""
         return np.concatenate([part for part, _ in self.stream(sources, what, read)])
 
@@ -107,7 +106,7 @@ class Model:
 
         def read(path):
             try:
-                image = read_image(path)
+                image = self.framing.read(path)
             except InputError as error:
                 return path, error
             return path, image, *self.framing.look(image)
@@ -144,7 +143,7 @@ class Model:
         """
 
         def read(path):
-            image = read_image(path)
+            image = self.framing.read(path)
             thumb = thumbnail(resized(image, with_margin(self.framing.size)))
             return *self.framing.look(image), thumb
 

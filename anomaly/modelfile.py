@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from anomaly.backbones import weights_path
+from anomaly.depth import RANGES
 from anomaly.errors import InputError
 from anomaly.features import STRIDE
 from anomaly.files import sha256, write_file
@@ -72,6 +73,7 @@ def save_model(path, model):
     about = {
         **{"version": VERSION, "settings": kept, "scale": model.scale},
         **{"n_normal": normals.count, "data_sha256": model.data_sha256},
+        "full_scale": model.framing.full_scale,
         "weights_sha256": sha256(_weights(settings)),
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -97,12 +99,13 @@ def load_model(path, **changes):
             f"{about['weights_sha256'][:16]}…); give that file: -p weights FILE"
         )
     names = ("normal_scores", "normal_peaks", "normal_seen")
+    framed = arrays["template"], arrays["seen"]
     root = unpack(arrays["root"], arrays["whiten"].shape[0])
     learned = {"mean": arrays["mean"], "whiten": arrays["whiten"], "root": root}
     return Model(
         settings,
         load_trunk(**settings.network),
-        Framing(settings.image_size, arrays["template"], arrays["seen"]),
+        Framing(settings.image_size, *framed, about["full_scale"]),
         Gaussian.of(settings.device, **learned),
         arrays["usual"],
         tuple(about["scale"]),
@@ -144,9 +147,11 @@ def _about(path, metadata):
         )
     _settings(path, about["settings"])
     low, high = about["scale"]
-    wanted = (float, float, int, str, str)
-    found = (low, high, about["n_normal"], about["data_sha256"])
-    if tuple(map(type, (*found, about["weights_sha256"]))) != wanted:
+    if about["full_scale"] not in RANGES:
+        raise ValueError
+    names = ("n_normal", "full_scale", "data_sha256", "weights_sha256")
+    found = (low, high, *(about[name] for name in names))
+    if [*map(type, found)] != [float, float, int, int, str, str]:
         raise ValueError
     return about, text, digest
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from anomaly.baselines import PERTURBATIONS
-from anomaly.images import read_image
 from anomaly.metrics import auroc, classification_metrics
 from anomaly.scores import conformal_threshold
 
@@ -48,5 +47,5 @@ def scores_on(model, day, paths):
     """Image scores (n,) of what one of PERTURBATIONS makes of images."""
     change = PERTURBATIONS[day]
     return model.image_scores(
-        model.patch_scores(paths, day, lambda path: change(read_image(path)))
+        model.patch_scores(paths, day, lambda path: change(model.framing.read(path)))
     )

@@ -71,7 +71,10 @@ BAD_TREES = {
         "tools/import_mvtec.py",
     ),
     "folder in train": (lambda root: (root / "c/train/good/x").mkdir(), "good/x"),
-    "foreign format": (write("c/test/a.webp"), "a.webp: convert it"),
+    "foreign format": (
+        write("c/test/a.dng"),
+        "a.dng: convert it",
+    ),
     "broken link": (
         lambda root: (root / "c/test/a.png").symlink_to(root / "none"),
         "a.png: not a file",

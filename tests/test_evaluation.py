@@ -112,3 +112,22 @@ def test_scores_csv(tmp_path):
         '2.png,bad,2,bad,"a,b"',
         "3.png,,0.5,good,",
     ]
+
+
+@pytest.mark.parametrize("interval, swapped", [((0.1, 0.49), True), (None, False)])
+def test_an_interval_below_chance_looks_swapped(interval, swapped):
+    assert evaluation.looks_swapped(interval) is swapped
+
+
+def test_swapped_labels_are_noticed_and_right_ones_are_not():
+    labels, scores = sample(0)
+    for turned in (False, True):
+        figures = evaluation.ranking(1 - labels if turned else labels, scores)
+        assert evaluation.looks_swapped(figures["auroc_ci95"]) is turned
+
+
+def test_chance_does_not_look_swapped():
+    labels, scores = sample(1, shift=0)
+    assert not evaluation.looks_swapped(
+        evaluation.ranking(labels, scores)["auroc_ci95"]
+    )

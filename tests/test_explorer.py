@@ -7,13 +7,13 @@ import pytest
 
 from anomaly.metrics import classification_metrics
 from anomaly.report.explorer import (
-    _written,
     decisions_html,
     passing,
     score_limits,
     score_strip,
     threshold_at,
     thresholds,
+    written,
 )
 
 NORMAL = np.float32([3, 1, 2, 5, 4])
@@ -82,7 +82,7 @@ def test_chinese_is_drawn_without_boxes():
     shapes = set()
     for character in "测试正常异":
         blank = np.full((20, 20, 3), 255, np.uint8)
-        drawn = _written(blank, [(2, 0, character)], "zh")
+        drawn = written(blank, [(2, 0, character)], lang="zh")
         assert (drawn < 128).sum() > 20
         shapes.add(drawn.tobytes())
     assert len(shapes) == 5

@@ -16,7 +16,8 @@ def notebook(tiny_settings, tmp_path_factory):
     """The variables of notebook 7 after it has run in this process."""
     shown = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anomaly.report.show.display", lambda *_, **__: None)
+        for room in ("lesson", "widgets"):
+            patch.setattr(f"anomaly.report.{room}.display", lambda *_, **__: None)
         patch.setattr("IPython.display.display", lambda what: shown.append(what))
         path = ROOT / "notebooks" / "07_explorer.ipynb"
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -32,20 +33,20 @@ def notebook(tiny_settings, tmp_path_factory):
 
 
 def test_static_view_without_anybody(notebook):
-    assert len(notebook["views"]) == 3
+    assert len(notebook["facts"]) == 3
     low, conformal, high = notebook["thresholds"]
     assert low < conformal < high
     html = notebook["shown"][0].data
-    assert html == decisions_html(notebook["views"])
+    assert html == decisions_html(notebook["facts"])
 
 
 def test_a_view_takes_less_than_a_tenth_of_a_second(notebook):
     """Five milliseconds on an idle machine; the median, for one that is not."""
-    picture, facts = notebook["picture"], notebook["facts"]
+    views = notebook["views"]
     seconds = []
     for threshold in np.linspace(1, 50, 9):
         start = time.perf_counter()
-        encode(picture(0, threshold))
-        decisions_html([facts(0, threshold)])
+        encode(views.picture(0, threshold, "shrunk", 4.0))
+        decisions_html([views.facts(0, threshold, "shrunk")])
         seconds.append(time.perf_counter() - start)
     assert np.median(seconds) < 0.1

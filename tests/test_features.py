@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from anomaly.errors import InputError
-from anomaly.features import join_layers, patch_features, semi_orthogonal
+from anomaly.features import (
+    join_layers,
+    patch_features,
+    progress,
+    semi_orthogonal,
+)
 from anomaly.network import Trunk
 
 
@@ -82,3 +87,37 @@ def test_other_faults_of_the_network_are_not_taken_for_memory():
     trunk.__call__ = lambda self, images: broken(images)
     with pytest.raises(RuntimeError, match="shapes"):
         patch_features(trunk(), np.zeros((4, 16, 16, 3), np.uint8))
+
+
+@pytest.fixture
+def in_the_lab(monkeypatch):
+    """What a kernel of JupyterLab displays: [text, text, …] of one output."""
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/02_feature_extraction.ipynb")
+    told = []
+
+    def display(data, raw, display_id):
+        told.append(data)
+        return SimpleNamespace(update=lambda data, raw: told.append(data))
+
+    monkeypatch.setattr("anomaly.features.display", display)
+    return told
+
+
+def test_a_bar_in_the_lab_is_text_and_ends_as_one_line(in_the_lab, capsys):
+    batches = [[1, 2], [3, 4], [5]]
+    assert list(progress(batches, "zipper test", 5)) == batches
+    assert all(set(data) == {"text/plain"} for data in in_the_lab)  # no widget
+    first, *bars, last = [data["text/plain"] for data in in_the_lab]
+    assert first == "zipper test: 0 of 5 images"
+    assert [bar.count("█") for bar in bars] == [12, 24, 30]
+    assert last == "zipper test: 5 images in 0 s"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_bar_where_nobody_sees_it(monkeypatch, capsys):
+    """papermill, nbconvert, a pipe."""
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.setattr("anomaly.features.display", None)
+    assert list(progress([[1], [2]], "zipper test", 2)) == [[1], [2]]
+    assert capsys.readouterr() == ("", "")
+    assert list(progress([], "zipper test", 0)) == []

@@ -1,4 +1,4 @@
-"""Mutated image and label files: a result or a one-line InputError, nothing else.
+"""Mutated images, masks, labels, settings: a result or a one-line InputError.
 
 `ANOMALY_FUZZ=5000 pytest tests/test_fuzz.py -s` sets the number of mutations.
 """
@@ -9,15 +9,20 @@ import os
 import random
 import time
 import zlib
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from PIL import Image
+from samples import encode, saved
 
+from anomaly.cli import typed
 from anomaly.dataset import load_dataset
 from anomaly.errors import InputError
 from anomaly.images import MAX_PIXELS, read_image
 from anomaly.labels import LABEL_FILE, read_labels
+from anomaly.masks import read_mask
+from anomaly.settings import Settings
 
 COUNT = int(os.environ.get("ANOMALY_FUZZ", 1000))
 SLOWEST = 20.0  # seconds; a mutation that takes longer counts as a hang
@@ -48,13 +53,34 @@ def image_seeds() -> dict[str, list[bytes]]:
         (rgb, "TIFF", {"compression": "jpeg"}),
         (grey16, "TIFF", {"compression": "packbits"}),
         (rgb.convert("1"), "TIFF", {"compression": "group4"}),
+        (rgb, "WEBP", {"lossless": True}),
+        (rgb.convert("RGBA"), "WEBP", {"quality": 50}),
+        (rgb, "PPM", {}),
+        (grey16, "PPM", {}),
+        (rgb.convert("1"), "PPM", {}),
     ]
     seeds: dict[str, list[bytes]] = {}
     for image, kind, options in kinds:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         seeds.setdefault(kind.replace("MPO", "JPEG"), []).append(buffer.getvalue())
+    for suffix, kind in ((".png", "PNG"), (".tif", "TIFF"), (".ppm", "PPM")):
+        for channels in (3, 4)[: 1 + (suffix == ".png")]:
+            colour = rng.integers(0, 4096, (24, 32, channels), dtype=np.uint16)
+            seeds[kind].append(encode(colour, suffix))
     return seeds
+
+
+def mask_seeds() -> list[bytes]:
+    ids = np.zeros((24, 32), np.uint8)
+    ids[4:9, 5:20], ids[15:, 7:9] = 1, 4
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette(list(range(48)))
+    strokes = Image.fromarray(np.dstack([ids * 0, ids * 0, ids * 0, ids * 60]))
+    kinds = [(Image.fromarray(ids), "PNG"), (palette, "PNG"), (strokes, "PNG")]
+    kinds += [(Image.fromarray(np.uint16(ids)), kind) for kind in ("PNG", "TIFF")]
+    kinds += [(Image.fromarray(ids * 60), kind) for kind in ("JPEG", "WEBP", "BMP")]
+    return [saved(image, kind) for image, kind in kinds]
 
 
 LABEL_SEEDS = [
@@ -147,6 +173,40 @@ def test_mutated_images(tmp_path, capfd, kind, seeds):
     noise = capfd.readouterr().err
     assert noise == "" or kind == "TIFF"  # libtiff cannot be kept quiet
     print(f"{kind}: {summary}")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_mutated_masks(tmp_path):
+    path = tmp_path / "遮罩.png"
+
+    def use(data):
+        path.write_bytes(data)
+        mask = read_mask(path, (24, 32))
+        assert mask.dtype == bool and mask.shape == (24, 32)
+
+    print("masks:", run(mask_seeds(), COUNT, 3, use))
+
+
+TEXTS = ["", "x", "0", "007", "nan", "-inf", "1e999", "max", "auto", "none", "/", " 1"]
+TEXTS += ["../..", "a\0b", "\ud800", "榛子", "3,layer2", "0.5", "-1", "true", "9" * 400]
+VALUES = [0, 1, 7, -1, 2**40, 0.5, -0.0, 1e300, float("nan"), float("inf"), True]
+VALUES += [None, [], {}, b"x", 1j, np.float32(0.5), np.int64(64), *TEXTS]
+
+
+def test_mutated_settings():
+    names, rng = [field.name for field in fields(Settings)], random.Random(4)
+    for i in range(COUNT):
+        some = rng.sample(names, rng.randint(1, 3))
+        pairs = [(name, rng.choice(TEXTS)) for name in some]  # of a command line
+        values = {name: rng.choice(VALUES) for name in some}  # of a notebook
+        try:
+            settings = Settings(**typed(pairs) if i % 2 else values)
+            assert settings.output and settings.data and settings.network
+        except InputError as error:
+            assert len(str(error).splitlines()) == 1, f"mutation {i}: {error}"
+            str(error).encode()
+        except Exception as error:
+            pytest.fail(f"mutation {i}: {error!r} on {pairs if i % 2 else values!r}")
 
 
 def test_mutated_labels(tmp_path):

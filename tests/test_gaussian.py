@@ -103,7 +103,7 @@ def test_unknown_covariance_is_named():
 
 def test_cross_validation_never_scores_an_image_it_was_fitted_to():
     x = torch.tensor(patches((11, 2, 3, 4)))
-    scores = cross_validated_scores(x, folds=5, covariance="shrunk")
+    scores = cross_validated_scores(x, covariance="shrunk")
     for k in range(5):
         rest = [i for i in range(11) if i % 5 != k]
         expected = fit_gaussian(x[rest]).score(x[k::5])

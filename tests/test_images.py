@@ -10,7 +10,8 @@ from PIL import Image
 from samples import GREY, RGB, RNG, encode, noise, refusal, saved
 
 from anomaly.errors import InputError
-from anomaly.images import read_image, read_mask
+from anomaly.images import read_image
+from anomaly.masks import read_mask
 
 
 def png_chunk(name: bytes, data: bytes) -> bytes:
@@ -49,10 +50,6 @@ READABLE = {
         np.repeat(np.uint8(255) * (GREY > 127)[..., None], 3, axis=2),
     ),
     "palette.png": (saved(palette, "PNG"), palette_rgb),
-    "palette_alpha.png": (
-        saved(palette, "PNG", transparency=b"\0" * 16),
-        np.full_like(RGB, 255),
-    ),
     "alpha.png": (saved(Image.fromarray(white_half), "PNG"), on_white),
     "alpha.tif": (saved(Image.fromarray(white_half), "TIFF"), on_white),
     "grey_alpha.png": (
@@ -111,7 +108,7 @@ flipped = bytearray(encode(noise, ".png"))
 flipped[len(flipped) // 2] ^= 4
 bmp = encode(RGB, ".bmp")
 UNREADABLE = {
-    "empty.png": (b"", "truncated"),
+    "empty.png": (b"", "is empty; copy it again"),
     "text.png": (b"no image at all\n" * 9, "truncated"),
     "cut.png": (encode(noise, ".png")[:-20], "truncated"),
     "cut_in_half.png": (encode(noise, ".png")[:6000], "truncated"),
@@ -119,7 +116,7 @@ UNREADABLE = {
     "cut.bmp": (encode(noise, ".bmp")[:-40], "truncated"),
     "cut.tif": (encode(noise, ".tif")[:-40], "truncated"),
     "bit_flipped.png": (bytes(flipped), "damaged"),
-    "gif.png": (saved(frames[0], "GIF"), "cannot be read as an image"),
+    "gif.png": (saved(frames[0], "GIF"), "GIF, whatever its name says; convert"),
     "bomb.png": (png_start(20_000, 20_000), "more than 100 megapixels"),
     "bomb_small.png": (png_start(10_001, 10_000), "more than 100 megapixels"),
     "bomb.bmp": (

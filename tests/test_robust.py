@@ -82,7 +82,7 @@ LEGAL = {  # how the data are changed, and the figures that are null then
     "good labels alone": (only("good"), UNDEFINED),
     "bad labels alone": (only("bad"), UNDEFINED),
     "some labels": (relabel(lambda old: dict(list(old.items())[:5])), set()),
-    "constant images": (repaint(lambda i, image: np.full_like(image, 99)), set()),
+    "constant images": (repaint(lambda i, image: np.full_like(image, 90 + i)), set()),
     "black and white": (repaint(lambda i, image: image * 0 + i % 2 * 255), set()),
     "mixed sizes": (repaint(sized), set()),
     "1 x 1": (repaint(lambda i, image: image[:1, :1]), set()),

@@ -246,10 +246,9 @@ def test_fitted_once_and_fast(capsys, arguments, tiny, cold_cache, monkeypatch):
 
 def test_a_model_file_needs_no_data_set(saved, tiny, tiny_settings, tmp_path):
     """A folder without one, another process, as a user types it: the same scores."""
-    for path in sorted((tiny / "zipper" / "test").iterdir()):
-        shutil.copy(path, tmp_path)
+    shutil.copytree(tiny / "zipper" / "test", tmp_path / "photos")
     shutil.copy(saved, tmp_path / "zipper.safetensors")
-    command = [sys.executable, ROOT / "tools" / "score.py", "."]
+    command = [sys.executable, ROOT / "tools" / "score.py", "photos"]
     command += ["--model", "zipper.safetensors", "--out", "o", "--csv", "a.csv"]
     place = ["-p", "dataset_path", "nowhere"]
     done = subprocess.run(

@@ -1,13 +1,11 @@
 """Every parameter out of range or of the wrong type ends in one line."""
 
-import json
 from dataclasses import fields
 
 import pytest
 
 from anomaly.backbones import BACKBONES
 from anomaly.errors import InputError
-from anomaly.files import ROOT
 from anomaly.settings import COLORMAPS, Settings
 
 NAMES = [field.name for field in fields(Settings)]
@@ -101,15 +99,3 @@ def test_output_may_not_go_to_the_images_by_a_link(tmp_path):
             dataset_path=str(tmp_path / "data"),
             visualization_dir=str(tmp_path / "link"),
         )
-
-
-def test_notebooks_have_every_parameter_with_its_default():
-    default = Settings()
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        tagged = [c for c in cells if c["metadata"].get("tags") == ["parameters"]]
-        names = {}
-        exec("".join(tagged[0]["source"]), names)
-        assert len(tagged) == 1
-        assert Settings.of(names) == default, path.name
-        assert set(names) - {"__builtins__", "__annotations__"} == set(NAMES)

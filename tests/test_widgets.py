@@ -7,58 +7,93 @@ import jupyter_client
 import numpy as np
 import pytest
 
-from anomaly.files import ROOT
+from anomaly.files import ROOT, write_image
 from anomaly.metrics import classification_metrics
 from anomaly.report import widgets
-from anomaly.report.explorer import passing, score_strip, thresholds
-from anomaly.report.pictures import heatmap_panel
-from anomaly.scores import anomaly_map, conformal_threshold
+from anomaly.report.explorer import Views, outcome, passing, thresholds
+from anomaly.scores import conformal_threshold
 
 IMAGES, IS_BAD = list("abcdefg"), np.array([0, 0, 1, 0, 1, 1, -1])
+DEFECT = ["", "", "cut", "", "", "hole", ""]
 SIZE = {"global": 1, "position": 50, "shrunk": 10}  # of each covariance's scores
 
 
-def scores_of(covariance):
-    rng = np.random.default_rng(SIZE[covariance])
-    normal = SIZE[covariance] * rng.uniform(1, 2, 8)
-    scores = SIZE[covariance] * (rng.uniform(1, 2, 7) + (IS_BAD == 1))
-    return normal, scores, conformal_threshold(normal, 0.2).threshold
+def learned(covariance):
+    """What a detection has, made of random numbers."""
+    size = SIZE[covariance]
+    rng = np.random.default_rng(size)
+    normal = size * rng.uniform(1, 2, 8)
+    return SimpleNamespace(
+        normal_scores=normal,
+        test_scores=size * (rng.uniform(1, 2, 7) + (IS_BAD == 1)),
+        test=size * rng.uniform(size=(7, 8, 8)),
+        windows={"test": np.float64([[0, 0, 1, 1]] * 7)},
+        scale=(0, size),
+        threshold=conformal_threshold(normal, 0.2),
+    )
 
 
-def picture(index, threshold, covariance, sigma, alpha):
-    patches = SIZE[covariance] * np.random.default_rng(index).uniform(size=(8, 8))
-    heat = anomaly_map(patches, (64, 64), sigma)
-    image = np.full((64, 64, 3), 20 * index, np.uint8)
-    panel = heatmap_panel(image, heat, (0, SIZE[covariance]), alpha=alpha, height=256)
-    normal, scores, _ = scores_of(covariance)
-    strip = score_strip(normal, scores, IS_BAD, threshold, index, panel.shape[1])
-    return np.vstack([panel, strip])
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    paths = [folder / f"{name}.png" for name in IMAGES]
+    for index, path in enumerate(paths):
+        write_image(path, np.full((64, 64, 3), 20 * index, np.uint8))
+    return Views(learned, paths, IS_BAD, DEFECT, 64)
 
 
-def facts(index, threshold, covariance):
-    normal, scores, _ = scores_of(covariance)
-    return {
-        "name": IMAGES[index],
-        "is_bad": int(IS_BAD[index]),
-        "score": scores[index],
-        "threshold": threshold,
-        "passing": passing(normal, threshold),
-        "normal": len(normal),
-        **classification_metrics(IS_BAD, scores > threshold),
-    }
+def shown(views, monkeypatch, is_attended):
+    """Data and, if there are any, widgets of what `explore` displays."""
+    bundles, boxes, linked = [], [], widgets._linked
+    monkeypatch.setattr(widgets, "attended", lambda: is_attended)
+    monkeypatch.setattr(widgets, "display", lambda data, **_: bundles.append(data))
+    monkeypatch.setattr(
+        widgets, "_linked", lambda *a: boxes.append(linked(*a)) or boxes[-1]
+    )
+    widgets.explore(views, "shrunk", index=0, sigma=4.0)
+    return bundles, boxes
 
 
 @pytest.fixture
-def explored(monkeypatch):
+def explored(views, monkeypatch):
     """The widgets as they are displayed: controls, picture, text."""
-    shown = []
-    monkeypatch.setattr(widgets, "display", shown.append)
-    what = picture, facts, scores_of, IMAGES, "shrunk"
-    widgets.explore(*what, sigma=4.0, lang="en")
-    *controls, seen, text = shown[0].children
+    _, [box] = shown(views, monkeypatch, True)
+    *controls, seen, text = box.children
     names = "index", "step", "passing", "alpha", "sigma", "covariance"
     found = dict(zip(names, controls, strict=True))
     return {**found, "picture": seen, "text": text}
+
+
+def test_without_a_kernel_the_first_view_stands_still(views, monkeypatch):
+    [bundle], [box] = shown(views, monkeypatch, True)
+    assert bundle[widgets.WIDGET]["model_id"] == box.model_id
+    assert "<img " in bundle["text/html"] and "false-positive" in bundle["text/html"]
+    assert "VBox" not in bundle["text/plain"]
+    (picture, text), boxes = shown(views, monkeypatch, False)
+    assert "image/jpeg" in picture and "false-positive" in text["text/html"]
+    assert not boxes and widgets.WIDGET not in {*picture, *text}
+
+
+def test_images_are_listed_by_score_with_what_becomes_of_them(views):
+    names = views.names("shrunk")
+    _, scores, threshold = views.scores("shrunk")
+    assert [i for _, i in names] == np.argsort(-scores).tolist()
+    for name, i in names:
+        stem, kind, score, what = name.split(" · ")
+        assert stem == IMAGES[i] and float(score) == pytest.approx(scores[i], 1e-3)
+        assert kind == (DEFECT[i] or {0: "good", 1: "bad", -1: "no label"}[IS_BAD[i]])
+        assert what == outcome(IS_BAD[i], scores[i] > threshold)
+    assert outcome(1, False) == "missed" and outcome(0, True, "zh") == "误报"
+
+
+def test_the_old_picture_is_dim_while_a_covariance_is_computed(explored):
+    told = []
+    explored["text"].observe(lambda change: told.append(change["new"]), "value")
+    explored["covariance"].value = "global"
+    assert "anomaly-seen { opacity" in told[0] and "<progress>" in told[0]
+    assert (
+        "<style>" not in told[-1] and "anomaly-seen" in explored["picture"]._dom_classes
+    )
 
 
 def state(explored):
@@ -85,7 +120,8 @@ def test_a_moved_widget_moves_what_depends_on_it(explored, name, value, also):
     assert {name} | also <= changed | {"step"}
     assert changed <= {name, "step", "passing"} | also
     assert after["picture"].startswith(b"\xff\xd8\xff")
-    normal, scores, _ = scores_of(after["covariance"])
+    now = learned(after["covariance"])
+    normal, scores = now.normal_scores, now.test_scores
     threshold = thresholds(normal, scores)[after["step"]]
     assert after["passing"] == passing(normal, threshold)
     metrics = classification_metrics(IS_BAD, scores > threshold)

@@ -29,15 +29,17 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from anomaly.cli import any_console
 from anomaly.errors import InputError, one_line
 from anomaly.files import ROOT
 from anomaly.labels import LABEL_FILE
+from anomaly.names import some
 from label_file import read_entries
 from mvtec.archives import extract
 from mvtec.find import find_categories
 from mvtec.install import build, check_free, install, workspace_in
 from mvtec.layout import Category, Sample, read_category
-from mvtec.names import check_name, some
+from mvtec.names import check_name
 from mvtec.split import split
 
 
@@ -174,6 +176,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # names that the console cannot show
-        stream.reconfigure(errors="backslashreplace")
+    any_console()
     sys.exit(main())

@@ -177,6 +177,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # names that the console cannot show
-        stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

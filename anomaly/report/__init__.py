@@ -3,14 +3,15 @@
     style       language, fonts, colours; a picture as PNG or JPEG
     plots       scores, ROC, confusion matrix, PCA, summary, comparison
     diagram     the method as boxes and arrows
-    pictures    grids of images, heat maps, galleries
-    explorer    one test image at one threshold: strip of scores, decisions
-    widgets     the explorer's controls, and who moves them
+    pictures    grids of images, heat maps, what is written in them
+    contents    what the report shows: images, galleries, facts
+    explorer    one test image at one threshold: its picture, its decisions
 
     prose       Jinja templates of Markdown
-    lesson      figures and tables of a notebook, with their captions
-    translation the notebooks' prose in Chinese
     show        pictures and prose of the report as outputs
+    lesson      figures and tables of a notebook, with their captions
+    widgets     the explorer's controls, and who moves them
+    translation the notebooks' prose in Chinese
     markdown    an executed report notebook as one text for pandoc
     joint       several of them as one
     layout      figures and tables arranged for pages

@@ -4,14 +4,93 @@ Drawn in a few milliseconds, so that it can follow a slider; `widgets` holds tho
 """
 
 import html
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
-from matplotlib import font_manager
-from PIL import Image, ImageDraw, ImageFont
 
-from anomaly.report.style import cjk_font, speaker
+from anomaly.images import read_image
+from anomaly.metrics import classification_metrics
+from anomaly.report.pictures import heatmap_panel, written
+from anomaly.report.style import speaker
+from anomaly.scores import anomaly_map
+
+read_image = lru_cache(maxsize=32)(read_image)
+
+
+@dataclass(frozen=True)
+class Views:
+    """All that the explorer can show: pure functions of what its controls say.
+
+    learned(covariance) has what a detection has: normal_scores (N,), test_scores (T,),
+    test (T, h, w), windows, scale, threshold. Nothing is kept of a view.
+    """
+
+    learned: Callable
+    paths: list  # of the test images (T,)
+    is_bad: np.ndarray  # (T,): 0 good, 1 bad, -1 unlabelled
+    defect: list  # (T,) names
+    size: int  # of the anomaly map
+    colormap: str = "jet"
+    lang: str = "en"
+
+    def facts(self, index, threshold, covariance):
+        """What this threshold decides on one test image, and on all."""
+        learned = self.learned(covariance)
+        normal, scores = learned.normal_scores, learned.test_scores
+        return {
+            **{"name": self.paths[index].name, "is_bad": int(self.is_bad[index])},
+            **{"score": scores[index], "threshold": threshold},
+            **{"passing": passing(normal, threshold), "normal": len(normal)},
+            **classification_metrics(self.is_bad, scores > threshold),
+        }
+
+    def picture(self, index, threshold, covariance, sigma, alpha=0.5):
+        """Original, heat map, overlay; below, all scores beside the threshold: RGB."""
+        learned, size = self.learned(covariance), (self.size, self.size)
+        window = learned.windows["test"][index]
+        heat = anomaly_map(learned.test[index], size, sigma, window)
+        look = {"colormap": self.colormap, "alpha": alpha, "height": 256}
+        panel = heatmap_panel(
+            read_image(self.paths[index]), heat, learned.scale, **look
+        )
+        marks = learned.normal_scores, learned.test_scores, self.is_bad, threshold
+        strip = score_strip(*marks, index, panel.shape[1], lang=self.lang)
+        return np.vstack([panel, strip])
+
+    def scores(self, covariance):
+        """Normal scores (N,), test scores (T,), and the covariance's own threshold."""
+        learned = self.learned(covariance)
+        return learned.normal_scores, learned.test_scores, learned.threshold.value
+
+    def names(self, covariance):
+        """[("027 · cut · 53.6 · missed", index)] of the test images, highest first."""
+        _, scores, threshold = self.scores(covariance)
+        say = speaker(self.lang)
+        good, unknown = say("good", "正常"), say("no label", "无标签")
+        names = []
+        for i in np.argsort(-scores, kind="stable").tolist():
+            label = int(self.is_bad[i])
+            kind = (
+                self.defect[i] or {0: good, 1: say("bad", "异常"), -1: unknown}[label]
+            )
+            what = outcome(label, scores[i] > threshold, self.lang)
+            names.append(
+                (f"{self.paths[i].stem} · {kind} · {scores[i]:.4g} · {what}", i)
+            )
+        return names
+
+
+def outcome(is_bad, is_over, lang="en") -> str:
+    """What a threshold makes of an image with this label, over it or not."""
+    say = speaker(lang)
+    over = {0: say("false alarm", "误报"), 1: say("found", "检出")}
+    under = {0: say("passed", "放行"), 1: say("missed", "漏检")}
+    if is_over:
+        return over.get(is_bad, say("called bad", "判为异常"))
+    return under.get(is_bad, say("called good", "判为正常"))
 
 
 def score_strip(normal, scores, is_bad, threshold, chosen, width, *, lang="en"):
@@ -50,20 +129,7 @@ def score_strip(normal, scores, is_bad, threshold, chosen, width, *, lang="en"):
     )
     texts = [(0, y, name) for y, name in zip((7, 32, 57), names, strict=True)]
     texts.append((min(line + 4, width - 60), 80, f"{threshold:.4g}"))
-    return _written(strip, texts, lang)
-
-
-def _written(picture, texts, lang):
-    """The picture with texts [(x, y, text)], Chinese too, which OpenCV lacks."""
-    font = cjk_font()[1] if lang == "zh" else font_manager.findfont("DejaVu Sans")
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
-    for x, y, text in texts:
-        draw.text((x, y), text, "black", _font(font, 13))
-    return np.array(image)
-
-
-_font = cache(ImageFont.truetype)
+    return written(strip, texts, lang=lang)
 
 
 def score_limits(normal, scores) -> tuple[float, float]:

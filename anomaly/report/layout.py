@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-import cv2
+from PIL import Image
 
 INCHES, DPI = 6.5, 160  # width of the text; pixels per inch of a figure
 FIGURE = r'^#figure\(image\("[\w.-]+"\),\n(?: .*\n)*\)\n<[\w-]+>\n'
@@ -24,7 +24,7 @@ def arranged(source: str, text: str, folder: Path) -> str:
 
     def shape(figure):
         name = re.search(r'image\("(.*?)"', figure)[1]
-        height, width = cv2.imread(str(folder / name)).shape[:2]
+        width, height = Image.open(folder / name).size  # OpenCV: no 榛子 on Windows
         return name, min(1, width / DPI / INCHES, 1.3 * width / height), width / height
 
     def sized(figure, share=None):

@@ -2,7 +2,8 @@
 
     say, show, table = lesson(settings.lang)
 
-Captions and alt texts stand in captions.toml, both languages side by side.
+Captions and alt texts stand in captions.toml, both languages side by side; the words of
+tables in words.toml, by their English.
 """
 
 import tomllib
@@ -12,10 +13,12 @@ from pathlib import Path
 import pandas
 from IPython.display import Markdown, display
 
+from anomaly.files import ROOT
 from anomaly.report.show import picture_bundle
 from anomaly.report.style import speaker
 
 CAPTIONS = Path(__file__).with_name("captions.toml")
+WORDS = Path(__file__).with_name("words.toml")
 
 
 def lesson(lang):
@@ -27,6 +30,17 @@ def lesson(lang):
 def captions():
     """{name: {"en" or "zh": {"caption", "alt"}}}; tables have no alt text."""
     return tomllib.loads(CAPTIONS.read_text(encoding="utf-8"))
+
+
+@cache
+def words():
+    """{English: Chinese} of what stands in the tables."""
+    return tomllib.loads(WORDS.read_text(encoding="utf-8"))
+
+
+def place(path):
+    """A path as a reader sees it: below the project, or whole where it lies outside."""
+    return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()
 
 
 def show(picture, name, lang="en", **values):
@@ -44,9 +58,13 @@ def show(picture, name, lang="en", **values):
 def table(rows, name, lang="en", digits=4, **values):
     """Display rows, [{column: value}] or a DataFrame, as a table with a caption.
 
-    Numbers stand at the right, real ones with so many digits; None is a dash.
+    Numbers stand at the right, real ones with so many digits; None is a dash. Columns
+    and texts are English, and are shown in Chinese if `words` has it.
     """
     frame = pandas.DataFrame(rows)
+    if lang == "zh":
+        frame = frame.rename(columns=words())
+        frame = frame.map(lambda x: words().get(x, x) if isinstance(x, str) else x)
     caption = captions()[name][lang]["caption"].format(**values)
     numbers = frame.select_dtypes("number").columns
     look = frame.style.hide(axis="index").format(precision=digits, na_rep="–")
@@ -57,9 +75,15 @@ def table(rows, name, lang="en", digits=4, **values):
         [
             {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
             {"selector": "th", "props": "text-align: left"},
+            *(
+                {"selector": f"th.col{i}", "props": "text-align: right"}
+                for i, column in enumerate(frame.columns)
+                if column in numbers
+            ),
         ]
     )
     number = f"{{:.{digits}f}}".format
-    plain = frame.to_string(index=False, na_rep="–", float_format=number)
+    plain = frame.astype(object).where(frame.notna(), "–")
+    plain = plain.to_string(index=False, float_format=number)
     html = look.to_html(table_uuid=name)
     display({"text/html": html, "text/plain": plain}, raw=True)

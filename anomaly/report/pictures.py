@@ -1,7 +1,30 @@
-"""Pictures: uint8 RGB arrays, composed by OpenCV in milliseconds."""
+"""Pictures: uint8 RGB arrays, composed by OpenCV in milliseconds.
+
+OpenCV's own letters have neither Chinese nor a zero that can be told from an 8: what
+is written in a picture, Pillow writes.
+"""
+
+from functools import cache
 
 import cv2
 import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+
+from anomaly.report.style import cjk_font
+
+
+def written(picture, texts, size=13, lang="en") -> np.ndarray:
+    """The RGB picture with texts [(x, y, text)] in black; x, y: their upper left."""
+    name = cjk_font()[1] if lang == "zh" else font_manager.findfont("DejaVu Sans")
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for x, y, text in texts:
+        draw.text((x, y), text, "black", _font(name, size))
+    return np.array(image)
+
+
+_font = cache(ImageFont.truetype)
 
 
 def stretch(values) -> np.ndarray:
@@ -72,11 +95,12 @@ def heatmap_panel(
     bar = np.full((height, round(66 * unit) + 1, 3), 255, np.uint8)
     ramp = np.linspace(1, 0, height)[:, None]
     bar[:, : round(16 * unit)] = colour(ramp, (0, 1), colormap)
-    for share in (0, 0.5, 1):
-        y = round(height * (0.965 - 0.93 * share))
-        place = (round(21 * unit), y + round(5 * unit))
-        text, font = f"{low + share * (high - low):.3g}", cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(bar, text, place, font, 0.45 * unit, (0, 0, 0), 1, cv2.LINE_AA)
+    places = {share: round(height * (0.965 - 0.93 * share)) for share in (0, 0.5, 1)}
+    numbers = [
+        (round(21 * unit), y - round(8 * unit), f"{low + share * (high - low):.3g}")
+        for share, y in places.items()
+    ]
+    bar = written(bar, numbers, size=round(13 * unit))
     gap = np.full((height, 4, 3), 255, np.uint8)
     return np.hstack([original, gap, heat, gap, overlay, gap, bar])
 
@@ -102,7 +126,5 @@ def gallery(panels, gap=6) -> np.ndarray:
         row = np.full((len(panel) + gap, width, 3), 255, np.uint8)
         row[gap:, : panel.shape[1]] = panel
         row[gap : gap + 22, :20] = 255
-        place, font = (5, gap + 15), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(row, chr(97 + index), place, font, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
-        rows.append(row)
+        rows.append(written(row, [(5, gap + 1, chr(97 + index))], size=15))
     return np.vstack(rows)[gap:]

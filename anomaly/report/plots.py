@@ -177,3 +177,28 @@ def plot_comparison(runs, *, lang="en"):
     right.set_yticks(range(len(runs)), list(runs))
     right.set(xlabel="AUROC", ylim=(len(runs) - 0.5, -0.5))
     return figure
+
+
+@styled
+def labelled_grid(rows, names, titles=(), *, lang="en", inches=1.75):
+    """Rows of RGB images (None: a gap), each after its name, below the titles.
+
+    Drawn to an RGB picture: photographs are smaller as JPEG than a figure as PNG.
+    """
+    columns = max(len(row) for row in rows)
+    size = (inches * columns + 0.3, inches * len(rows) + 0.3 * bool(titles))
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, dpi=110)
+    axes = np.reshape(axes, (len(rows), columns))
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for line, row, name in zip(axes, rows, names, strict=True):
+        line[0].set_ylabel(name)
+        for axis, image in zip(line, row, strict=False):
+            if image is not None:
+                axis.imshow(image)
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title)
+    figure.canvas.draw()
+    picture = np.array(figure.canvas.buffer_rgba())[..., :3]
+    plt.close(figure)
+    return picture

@@ -6,6 +6,7 @@ section, figure and language, too: there the exporters find them.
 
 import base64
 import html
+import os
 
 import numpy as np
 from IPython.display import Markdown, display
@@ -14,20 +15,13 @@ from anomaly.report.prose import FIGURE
 from anomaly.report.style import encode
 
 
-def show(picture, caption: str, alt: str, **metadata) -> None:
-    """Display a figure or an RGB array above its caption (Markdown)."""
-    data, size = picture_bundle(picture, alt)
-    metadata = {"caption": caption, "alt": alt, **size, **metadata}
-    display(data, raw=True, metadata=metadata)
-    display(Markdown(f"*{caption}*"))
-
-
 def tell(sections: dict[str, str], section: str, figures: dict, lang: str) -> None:
     """Display a section: its text, and figures[name]() where it names a figure."""
     for bundle, metadata in outputs(sections, section, figures, lang):
         display(bundle, raw=True, metadata=metadata)
-        if "caption" in metadata:
-            display(Markdown(f"*{metadata['caption']}*"))
+        if "caption" in metadata:  # links in the text lead to here
+            place = f'<a id="fig-{metadata["figure"]}"></a>'
+            display(Markdown(f"{place}*{metadata['caption']}*"))
 
 
 def outputs(sections: dict[str, str], section: str, figures: dict, lang: str):
@@ -48,11 +42,20 @@ def picture_bundle(picture, alt):
     """A figure or an RGB array as (data, metadata) of an output.
 
     A figure is shown at its size in inches, so that its text is as large as the prose;
-    its pixels are for sharp screens and print.
+    its pixels are for sharp screens and print. JupyterLab gives pictures no alt text,
+    so that there an <img> stands beside them, which it prefers.
     """
     size = {}
     if not isinstance(picture, np.ndarray):
         size = {"width": round(96 * picture.get_figwidth())}
     mime, content = encode(picture)
     data = {mime: base64.b64encode(content).decode(), "text/plain": alt}
+    if "JPY_SESSION_NAME" in os.environ:  # a kernel that JupyterLab started
+        data["text/html"] = img(mime, data[mime], alt, **size)
     return data, {mime: {"alt": alt, **size}}
+
+
+def img(mime, content, alt, width=None):
+    """An HTML picture, from base64."""
+    wide = f' width="{width}"' if width else ""
+    return f'<img src="data:{mime};base64,{content}" alt="{html.escape(alt)}"{wide}>'

@@ -9,7 +9,11 @@ from IPython.display import display
 
 from anomaly.gaussian import COVARIANCES
 from anomaly.report.explorer import decisions_html, passing, threshold_at, thresholds
+from anomaly.report.show import img, picture_bundle
 from anomaly.report.style import encode, speaker
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+DIMMED = ".anomaly-seen { opacity: 0.3; }"
 
 
 def attended() -> bool:
@@ -24,54 +28,82 @@ def attended() -> bool:
     return request.get("content", {}).get("allow_stdin", False)
 
 
-def explore(picture, facts, scores_of, images, covariance, *, index=0, sigma, lang):
+def explore(views, covariance, *, index, sigma):
     """Display controls, picture and text, and keep them together.
 
-    picture(index, threshold, covariance, sigma, alpha): an RGB array;
-    facts(index, threshold, covariance): a view of `explorer.decisions_html`;
-    scores_of(covariance): normal scores (N,), test scores (T,), the own threshold.
-    images: a name for each test image (T,). index, covariance, sigma: the first view.
+    views: `explorer.Views`; index, covariance, sigma: what is seen first. Where nobody
+    can move anything that first view alone is shown; so it is, too, where the notebook
+    is opened again without its kernel, or exported.
     """
+    first = float(views.scores(covariance)[2])
+    picture = views.picture(index, first, covariance, sigma)
+    text = decisions_html([views.facts(index, first, covariance)], views.lang)
+    alt = speaker(views.lang)("the first view of the explorer", "浏览器的初始视图")
+    bundle, size = picture_bundle(picture, alt)
+    if not attended():
+        display(bundle, raw=True, metadata={"alt": alt, **size})
+        display({"text/html": text, "text/plain": alt}, raw=True)
+        return
+    box = _linked(views, covariance, index, sigma)
+    still = img("image/jpeg", bundle["image/jpeg"], alt) + text
+    view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    display({WIDGET: view, "text/html": still, "text/plain": alt}, raw=True)
+
+
+def _linked(views, covariance, index, sigma):
+    """The widgets in a box, each moving what depends on it."""
     import ipywidgets
 
-    say = speaker(lang)
-    count = len(scores_of(covariance)[0])
-    moved = _controls(say, images, index, count, covariance, sigma)
+    say = speaker(views.lang)
+    count = len(views.scores(covariance)[0])
+    moved = _controls(say, views.names(covariance), index, count, covariance, sigma)
     seen = ipywidgets.Image(format="jpeg", layout={"align_self": "flex-start"})
-    text = ipywidgets.HTML()
+    seen.add_class("anomaly-seen")
+    text = ipywidgets.HTML(layout={"min_height": "15em"})  # the page does not jump
+    wait = say(
+        "<b>One moment:</b> the Gaussian of this covariance is being computed, the "
+        "first time for up to a minute. The picture is still the one before.",
+        "<b>请稍候：</b>正在计算该协方差的高斯模型，首次可能需要一分钟。"
+        "上图仍是先前的结果。",
+    )
 
-    def wait(_):
-        text.value = say("One moment …", "请稍候……")
+    def pause(_):
+        text.value = f"<style>{DIMMED}</style><progress></progress><br>{wait}"
 
     def draw(_=None):
         index, step, _, alpha, sigma, covariance = (m.value for m in moved.values())
-        threshold = float(_stops(scores_of, covariance)[step])
-        seen.value = encode(picture(index, threshold, covariance, sigma, alpha))[1]
-        text.value = decisions_html([facts(index, threshold, covariance)], lang)
+        if index is None:  # the list of images is being replaced
+            return
+        threshold = float(_stops(views, covariance)[step])
+        picture = views.picture(index, threshold, covariance, sigma, alpha)
+        seen.value = encode(picture)[1]
+        facts = views.facts(index, threshold, covariance)
+        text.value = decisions_html([facts], views.lang)
 
-    moved["covariance"].observe(wait, "value")
-    _tie(scores_of, moved["step"], moved["passing"], moved["covariance"])
+    moved["covariance"].observe(pause, "value")
+    _tie(views, moved["step"], moved["passing"], moved["covariance"], moved["index"])
     for name in moved.keys() - {"passing"}:  # which moves the step
         moved[name].observe(draw, "value")
     draw()
-    display(ipywidgets.VBox([*moved.values(), seen, text]))
+    return ipywidgets.VBox([*moved.values(), seen, text])
 
 
-def _stops(scores_of, covariance):
+def _stops(views, covariance):
     """The thresholds that the slider stops at: from score to score."""
-    normal, scores, _ = scores_of(covariance)
+    normal, scores, _ = views.scores(covariance)
     return thresholds(normal, scores)
 
 
-def _controls(say, images, index, count, covariance, sigma):
+def _controls(say, names, index, count, covariance, sigma):
     """The widgets, by the name of what they move."""
     import ipywidgets
 
-    look = {"layout": {"width": "480px"}, "style": {"description_width": "180px"}}
+    # half of a narrow window is enough, and no more than 480 pixels of a wide one
+    layout = {"width": "auto", "max_width": "480px"}
+    look = {"layout": layout, "style": {"description_width": "12em"}}
     choice = partial(ipywidgets.Dropdown, **look)
     step = partial(ipywidgets.IntSlider, **look)
     slider = partial(ipywidgets.FloatSlider, **look)
-    names = [(name, i) for i, name in enumerate(images)]
     says = {
         "index": say("test image", "测试图像"),
         "step": say("threshold", "阈值"),
@@ -93,29 +125,33 @@ def _controls(say, images, index, count, covariance, sigma):
     return widgets
 
 
-def _tie(scores_of, step, passing_slider, covariance):
-    """Keep threshold, count of normal images and covariance in step.
+def _tie(views, step, passing_slider, covariance, index):
+    """Keep threshold, count of normal images, covariance and list of images in step.
 
     Whoever of threshold and count is moved takes the other along; a new covariance,
     whose scores are of another size, starts from its own threshold.
     """
 
     def follow_step(_):
-        normal = scores_of(covariance.value)[0]
-        stops = _stops(scores_of, covariance.value)
+        normal = views.scores(covariance.value)[0]
+        stops = _stops(views, covariance.value)
         passing_slider.value = passing(normal, stops[step.value])
 
     def follow_passing(_):
-        normal = scores_of(covariance.value)[0]
-        stops = _stops(scores_of, covariance.value)
+        normal = views.scores(covariance.value)[0]
+        stops = _stops(views, covariance.value)
         if passing(normal, stops[step.value]) != passing_slider.value:
             threshold = threshold_at(normal, passing_slider.value)
             step.value = int(np.searchsorted(stops, threshold))
 
     def follow_covariance(_=None):
-        stops = _stops(scores_of, covariance.value)
+        stops = _stops(views, covariance.value)
         step.max = len(stops) - 1
-        step.value = int(np.searchsorted(stops, scores_of(covariance.value)[2]))
+        step.value = int(np.searchsorted(stops, views.scores(covariance.value)[2]))
+        chosen = index.value
+        index.value = None  # with one chosen, new options would choose the first
+        index.options = views.names(covariance.value)
+        index.value = chosen
 
     step.observe(follow_step, "value")
     passing_slider.observe(follow_passing, "value")

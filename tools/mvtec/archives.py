@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from anomaly.errors import InputError
-from mvtec.names import NOTICES, TRUTH, fold, is_stray_file, is_stray_folder
+from anomaly.names import fold, is_stray_file, is_stray_folder
+from mvtec.names import NOTICES, TRUTH
 
 ARCHIVE_ERRORS = (  # what the standard library raises on damaged archives
     tarfile.TarError,

@@ -4,9 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 from anomaly.errors import InputError
+from anomaly.names import fold, nfc, some
 from mvtec.archives import DEPTH
 from mvtec.folders import folders
-from mvtec.names import GOOD, LAYOUT, fold, nfc, some
+from mvtec.names import GOOD, LAYOUT
 
 
 def find_categories(top: Path, only: str | None, top_name: str) -> dict[str, Path]:

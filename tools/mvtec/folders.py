@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from anomaly.errors import InputError
-from anomaly.images import SUFFIXES, entries
-from mvtec.names import TRUTH, fold, is_stray_file, is_stray_folder
+from anomaly.formats import REMEDY, SUFFIXES
+from anomaly.images import entries
+from anomaly.names import fold, is_stray_file, is_stray_folder
+from mvtec.names import TRUTH
 
 NESTED = 3  # folders inside a folder of images, such as one for each day
 
@@ -47,7 +49,7 @@ def images(folder: Path, depth: int = NESTED) -> list[tuple[str, Path]]:
             raise InputError(f"{path}: not a file (a broken link?); remove it")
         elif path.suffix.lower() not in SUFFIXES:
             raise InputError(
-                f"{path}: neither PNG, JPEG, BMP nor TIFF; convert or remove it"
+                f"{path}: {REMEDY}, or remove it (not a kind that is read)"
             )
         else:
             found.append((path.name, path))

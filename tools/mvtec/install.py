@@ -7,11 +7,14 @@ import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from anomaly.errors import InputError
+from anomaly.masks import read_marked
+from anomaly.names import fold
 from label_file import merge_labels
-from mvtec import masks
 from mvtec.layout import Category, Sample
-from mvtec.names import fold
 
 
 def build(
@@ -38,8 +41,8 @@ def build(
         file = stem + sample.image.suffix.lower()
         place(sample.image, folder / "test" / file)
         if sample.mask is not None:
-            marked, _ = masks.read(sample.mask)
-            masks.write(marked, folder / "ground_truth" / f"{stem}.png")
+            marked, _ = read_marked(sample.mask)
+            write_mask(marked, folder / "ground_truth" / f"{stem}.png")
         entry = {"original_category": category.name, "label": "good"}
         if sample.kind != "good":
             entry |= {"label": "bad", "defect": sample.kind}
@@ -48,6 +51,11 @@ def build(
         if not any((folder / part).iterdir()):
             (folder / part).rmdir()
     return labels
+
+
+def write_mask(marked: np.ndarray, target: Path) -> None:
+    """Save (H, W) bool as 8-bit PNG: 255 and 0."""
+    Image.fromarray(marked * np.uint8(255)).save(target, format="PNG")
 
 
 def check_free(root: Path, names) -> None:

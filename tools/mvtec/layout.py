@@ -6,9 +6,10 @@ from pathlib import Path
 from anomaly.errors import CONTROLS, InputError
 from anomaly.images import entries, read_image
 from anomaly.labels import LABEL_FILE
-from mvtec import masks
+from anomaly.masks import read_marked
+from anomaly.names import fold, nfc
 from mvtec.folders import images, only_folders, stem
-from mvtec.names import GOOD, LAYOUT, NOTICES, TRUTH, check_name, fold, nfc
+from mvtec.names import GOOD, LAYOUT, NOTICES, TRUTH, check_name
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def read_truth(truth: Path, kinds: dict[str, Path]) -> dict[str, dict[str, Path]
 
 
 def check_mask(category, kind: str, mask: Path, image: Path, shape) -> None:
-    marked, odd = masks.read(mask)
+    marked, odd = read_marked(mask)
     if marked.shape != shape:
         raise InputError(f"{mask} and {image} are not of the same size")
     if kind == "good":
