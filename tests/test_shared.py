@@ -64,4 +64,4 @@ def test_the_whole_run_on_real_photographs(tmp_path):
         assert (out / name).stat().st_size > 1000
     assert (out / "summary" / "performance_summary.png").is_file()
     assert len(list((out / "heatmaps").iterdir())) == 85
-    assert len(list(out.glob("0[1-6]_*.ipynb"))) == 6
+    assert len(list(out.glob("0[1-7]_*.ipynb"))) == 7

@@ -40,17 +40,18 @@ def galleries(name, indices, panel, rows, count=3):
     return figures, groups
 
 
-def samples(good, test, is_bad, defect, columns=6) -> np.ndarray:
+def samples(good, test, is_bad, defect, columns=6, read=read_image) -> np.ndarray:
     """Normal images, and below them defective test images of every kind: RGB.
 
-    good, test: paths of train/good and of the test images (T,); defect (T,) names.
+    good, test: paths of train/good and of the test images (T,), for read(path); defect
+    (T,) names.
     """
     spread = np.linspace(0, len(good) - 1, columns).astype(int)
     bad = [i for i in range(len(test)) if is_bad[i] == 1]
     first = {defect[i]: i for i in reversed(bad)}  # of every kind
     bad = list(dict.fromkeys([*sorted(first.values()), *bad]))[:columns]
     rows = [good[i] for i in np.unique(spread)], [test[i] for i in bad]
-    grids = [sample_grid([read_image(p) for p in row], size=160) for row in rows if row]
+    grids = [sample_grid([read(p) for p in row], size=160) for row in rows if row]
     return np.vstack(grids)
 
 

@@ -17,8 +17,6 @@ from anomaly.report.pictures import heatmap_panel, written
 from anomaly.report.style import speaker
 from anomaly.scores import anomaly_map
 
-read_image = lru_cache(maxsize=32)(read_image)
-
 
 @dataclass(frozen=True)
 class Views:
@@ -35,6 +33,7 @@ class Views:
     size: int  # of the anomaly map
     colormap: str = "jet"
     lang: str = "en"
+    read: Callable = lru_cache(maxsize=32)(read_image)
 
     def facts(self, index, threshold, covariance):
         """What this threshold decides on one test image, and on all."""
@@ -54,7 +53,7 @@ class Views:
         heat = anomaly_map(learned.test[index], size, sigma, window)
         look = {"colormap": self.colormap, "alpha": alpha, "height": 256}
         panel = heatmap_panel(
-            read_image(self.paths[index]), heat, learned.scale, **look
+            self.read(self.paths[index]), heat, learned.scale, **look
         )
         marks = learned.normal_scores, learned.test_scores, self.is_bad, threshold
         strip = score_strip(*marks, index, panel.shape[1], lang=self.lang)

@@ -73,7 +73,7 @@ def table(rows, name, lang="en", digits=4, **values):
     look = look.set_properties(subset=others, **{"text-align": "left"})
     look = look.set_caption(caption).set_table_styles(
         [
-            {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
+            {"selector": "caption", "props": "caption-side: bottom; text-align: left; min-width: 26em"},
             {"selector": "th", "props": "text-align: left"},
             *(
                 {"selector": f"th.col{i}", "props": "text-align: right"}

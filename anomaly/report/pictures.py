@@ -46,10 +46,25 @@ def sample_grid(images, columns=6, size=128, gap=4) -> np.ndarray:
     return grid
 
 
+def level(values, scale) -> np.ndarray:
+    """Values on a colour scale (low, high) as levels, from 0 to nearly 1.
+
+    Linear up to the middle of the scale, and from there on ever slower, so that of two
+    strong defects the stronger still has a peak: low, middle and high become 0, 1/2
+    and 3/4.
+    """
+    low, high = scale
+    u = np.maximum(values - low, 0) / max((high - low) / 2, 1e-12)
+    return np.where(u < 1, u / 2, 1 - 0.5 / np.maximum(u, 1))
+
+
 def colour(values, scale, colormap="jet") -> np.ndarray:
     """Values (h, w) on a colour scale (low, high) as an RGB picture (h, w, 3)."""
-    low, high = scale
-    level = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return shaded(level(values, scale), colormap)
+
+
+def shaded(level, colormap="jet") -> np.ndarray:
+    """Levels (h, w) from 0 to 1 as an RGB picture (h, w, 3)."""
     table = getattr(cv2, f"COLORMAP_{colormap.upper()}")
     bgr = cv2.applyColorMap(np.uint8(np.rint(255 * level)), table)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -94,12 +109,11 @@ def heatmap_panel(
     unit = max(height / 256, 0.85)
     bar = np.full((height, round(66 * unit) + 1, 3), 255, np.uint8)
     ramp = np.linspace(1, 0, height)[:, None]
-    bar[:, : round(16 * unit)] = colour(ramp, (0, 1), colormap)
-    places = {share: round(height * (0.965 - 0.93 * share)) for share in (0, 0.5, 1)}
-    numbers = [
-        (round(21 * unit), y - round(8 * unit), f"{low + share * (high - low):.3g}")
-        for share, y in places.items()
-    ]
+    bar[:, : round(16 * unit)] = shaded(ramp, colormap)
+    numbers = []
+    for value in (low, (low + high) / 2, high):
+        y = round(height * (0.965 - 0.93 * level(value, (low, high))) - 8 * unit)
+        numbers.append((round(21 * unit), y, f"{value:.3g}"))
     bar = written(bar, numbers, size=round(13 * unit))
     gap = np.full((height, 4, 3), 255, np.uint8)
     return np.hstack([original, gap, heat, gap, overlay, gap, bar])
