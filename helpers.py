@@ -236,8 +236,8 @@ def steadiness(settings, dataset, limit=16):
     """
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
     picks, days = picks.astype(int).tolist(), {"none": np.copy, **PERTURBATIONS}
-    side = 4 * settings.image_size
-    images = [dataset.read(dataset.test[i], at_most=side) for i in picks]
+    read = partial(dataset.read, at_most=4 * settings.image_size)
+    images = [read(dataset.test[i]) for i in picks]
     pairs = [(change, image) for change in days.values() for image in images]
     model = fit_model(settings)
     patches = model.patch_scores(pairs, "other days", lambda pair: pair[0](pair[1]))
@@ -267,6 +267,7 @@ def evaluate(settings, dataset):
     detection, labels = detect(settings), read_labels(dataset)
     is_bad, values, seed = labels.is_bad, detection.test_scores, settings.seed
     rows, (picks, days) = ablation_scores(settings), steadiness(settings)
+    places = dataset.test, detection.map, labels
     return {
         **{name: getattr(settings, name) for name in evaluation.SUBJECT},
         "layers": list(detection.layers),
@@ -275,7 +276,8 @@ def evaluate(settings, dataset):
         **evaluation.decision(is_bad, values, detection.threshold),
         **detection.doubts,
         "per_defect": evaluation.per_defect(labels.defect, is_bad, values),
-        **evaluation.pixel_figures(dataset.test, detection.map, labels),
+        **evaluation.pixel_figures(*places),
+        **evaluation.region_figures(*places, fit_model(settings).map_threshold),
         **evaluation.comparison(is_bad, values, rows, seed),
         "steadiness": evaluation.other_days(is_bad[picks], days, detection.threshold),
         "null_reasons": evaluation.null_reasons(is_bad, any(labels.masks)),
@@ -291,9 +293,8 @@ def evaluate(settings, dataset):
 def save_evaluation(settings):
     """Evaluate, and write scores.csv and metrics.json; returns the metrics."""
     metrics, detection = evaluate(settings), detect(settings)
-    test, labels = detection.dataset.test, read_labels(detection.dataset)
-    values, threshold = detection.test_scores, detection.threshold
-    table = evaluation.scores_csv(test, labels, values, threshold)
+    found = read_labels(detection.dataset), detection.test_scores, detection.threshold
+    table = evaluation.scores_csv(detection.dataset.test, *found)
     write_file(settings.output / "scores.csv", table)
     write_file(settings.output / "metrics.json", evaluation.as_json(metrics))
     return metrics

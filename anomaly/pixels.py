@@ -64,6 +64,14 @@ class PixelCounts:
         return self.normal.any() and self.bad.any()
 
 
+def count_pixels(maps, masks):
+    """`PixelCounts` of maps and masks, (H, W) each, that are in memory."""
+    counts = PixelCounts(min(map(np.min, maps)), max(map(np.max, maps)))
+    for scores, mask in zip(maps, masks, strict=True):
+        counts.add(scores, mask)
+    return counts
+
+
 def _bits(scores):
     """Whole numbers in the order of non-negative scores."""
     return np.ascontiguousarray(scores, np.float32).view(np.int32)

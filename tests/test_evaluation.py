@@ -10,7 +10,7 @@ from anomaly import evaluation
 from anomaly.intervals import bootstrap_interval, delong_test
 from anomaly.labels import Labels
 from anomaly.metrics import auroc, average_precision
-from anomaly.pixels import pixel_auroc
+from anomaly.pixels import count_pixels, pixel_auroc
 from anomaly.scores import Threshold
 
 THRESHOLD = Threshold(0.5, 0.05, 19, "a rule")
@@ -92,7 +92,9 @@ def test_pixel_figures_take_the_images_whose_defect_is_known(tmp_path):
 
     figures = evaluation.pixel_figures(paths, map_of, labels)
     assert asked == [(0, (6, 8)), (1, (6, 8))] and set(figures) == PIXEL
-    assert figures["pixel_auroc"] == pixel_auroc(maps[:2], [mask * 0, mask])
+    assert figures["pixel_auroc"] == pixel_auroc(
+        count_pixels(maps[:2], [mask * 0, mask])
+    )
 
 
 def test_pixel_figures_without_masks_are_none_and_read_no_image(tmp_path):
