@@ -30,7 +30,7 @@ from anomaly.files import sha256, write_file
 from anomaly.framing import fit_framing, with_margin
 from anomaly.gaussian import Gaussian, PatchSums, cross_validated_scores, fit_gaussian
 from anomaly.labels import all_problems, read_labels, truth_fingerprint
-from anomaly.model import Model
+from anomaly.model import Model, normals_of
 from anomaly.network import load_trunk
 from anomaly.scores import conformal_threshold, image_scores
 from anomaly.settings import Settings, resolve_backbone
@@ -217,12 +217,12 @@ def detect(settings, dataset):
 def fit_model(settings):
     """The `Model` that scores new images, from what the stages have learned."""
     detection = detect(settings)
-    settings = detection.settings
-    framing, trunk = extract_features(settings).framing, load_trunk(**settings.network)
-    names = ("threshold", "scale", "usual")
-    learned = {name: getattr(detection, name) for name in names}
-    chosen = {"image_score": settings.image_score, "sigma": settings.sigma}
-    return Model(trunk, framing, fit(settings), **learned, **chosen)
+    settings, framing = detection.settings, extract_features(settings).framing
+    known = detection.normal, detection.windows["good"], detection.groups, framing.seen
+    normals = normals_of(settings, *known, detection.usual)
+    learned = fit(settings), detection.usual, detection.scale, normals
+    trunk, data = load_trunk(**settings.network), detection.data_sha256
+    return Model(settings, trunk, framing, *learned, data)
 
 
 # -------------------------- evaluation: notebook 5; here labels are read, not before

@@ -2,6 +2,7 @@
 
     python main.py                                   every category of the data set
     python main.py -p category zipper -p lang zh     papermill's own -p name value
+    python main.py --limits                          notebook 08, too
 
 The runner holds no method. `helpers` computes, with a progress bar, what the notebooks
 then find in the stage cache; papermill executes the notebooks into report/{category}/;
@@ -40,6 +41,7 @@ from anomaly.files import ROOT, sweep
 from anomaly.labels import read_labels
 from anomaly.report.exporters import export_report
 from anomaly.report.run import (
+    LIMITS,
     NOTEBOOKS,
     check_writable,
     execute,
@@ -60,6 +62,11 @@ def parse(argv):
         epilog="parameters: " + ", ".join(field.name for field in fields(Settings)),
     )
     parser.add_argument("--no-pdf", action="store_true", help="HTML only")
+    parser.add_argument(
+        "--limits",
+        action="store_true",
+        help="notebook 08, too: how many images it takes, and what it will miss",
+    )
     spread = parser.add_mutually_exclusive_group()
     spread.add_argument(
         "--jobs",
@@ -79,7 +86,7 @@ def parse(argv):
     return typed(options.parameters), options
 
 
-def work(settings, pdf, manager=None):
+def work(settings, pdf, manager=None, notebooks=NOTEBOOKS):
     """One category: fill the stage cache, execute every notebook, export the report."""
     any_console()  # it may be a process of its own
     name, out, usual = settings.category, settings.output, asdict(Settings())
@@ -93,13 +100,13 @@ def work(settings, pdf, manager=None):
         without_leftovers(out, stems),
         nullcontext(manager) if manager else shared_kernel() as manager,
     ):
-        for notebook in NOTEBOOKS:
+        for notebook in notebooks:
             target = out / notebook.name
             timed(name, notebook.stem, execute, notebook, target, parameters, manager)
     timed(name, "report", export_report, [out], out, settings.lang, pdf)
 
 
-def run(base, names, pdf, jobs=1, scheduler=None):
+def run(base, names, pdf, jobs=1, scheduler=None, limits=False):
     """Everything; the last lines sum up each category."""
     for name in names:  # what is wrong with the input is said before anything is run
         dataset = load_dataset(base.data, name)
@@ -113,13 +120,14 @@ def run(base, names, pdf, jobs=1, scheduler=None):
         check_writable(folder)
     for folder in (cache_folder(), base.output.parent, *folders):
         sweep(folder)
-    jobs = min(jobs, len(runs))
+    jobs, notebooks = min(jobs, len(runs)), [LIMITS] * limits + NOTEBOOKS
     one_by_one = jobs == 1 and scheduler is None
     with (
         side_by_side(jobs, scheduler) as parallel,
         shared_kernel() if one_by_one else nullcontext() as manager,
     ):
-        parallel(joblib.delayed(work)(settings, pdf, manager) for settings in runs)
+        job = joblib.delayed(work)
+        parallel(job(settings, pdf, manager, notebooks) for settings in runs)
     if len(runs) > 1:
         export_report(folders, base.output.parent, base.lang, pdf)
     reports = base.output.parent if len(runs) > 1 else folders[0]
@@ -151,7 +159,8 @@ def main(argv=None):
         if not names:
             raise InputError(f"{base.data}: no category, a folder with train/good")
         log = base.output.parent / "error.log"
-        run(base, names, not options.no_pdf, options.jobs, options.dask)
+        spread = options.jobs, options.dask
+        run(base, names, not options.no_pdf, *spread, options.limits)
         log.unlink(missing_ok=True)
         return 0
     except KeyboardInterrupt:

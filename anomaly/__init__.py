@@ -24,7 +24,7 @@
     duplicates  the same picture twice
     doubts      what may break a promise, in figures and sentences
     scores      image score, anomaly map, threshold, colour scale
-    model       all that scoring a new image takes
+    regions     connected areas of a map, hits, F1 of pixels
 
     metrics     AUROC and decisions
     intervals   bootstrap, DeLong
@@ -32,9 +32,21 @@
     baselines   the memory bank, and other days
     evaluation  the figures of metrics.json, the rows of scores.csv
 
+    planted     defects of our own on normal images
+    sensitivity which of them are found, by size and place
+    limits      how many images it takes, and bad ones among them
+    forecast    what was predicted, beside what is measured
+
     settings    the parameters, each beside what is valid
     cli         one parser for all commands
     cache       results of the stages, kept on disk
+
+    model       all that scoring a new image takes
+    modelfile   a model in one file, checked before it is used
+    onnx        a model as a graph, for other programs
+    drift       is this still the day of the training?
+    secondday   what another day costs, what new normals give back
+    answers     answers written down: console, JSON, CSV
 
     report      plots, pictures, prose, exporters: see there
 

@@ -86,7 +86,7 @@ class Dataset:
         if ratios and (ratio := float(np.median(ratios))) >= LONG:
             lines.append(
                 f"images are {ratio:.0f}:1 and squashed to a square: small defects may "
-                "be lost; a larger image_size, or images cut into pieces, helps"
+                "be lost; images cut into pieces are better"
             )
         return [one_line(line) for line in lines]
 

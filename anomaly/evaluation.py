@@ -27,6 +27,7 @@ from anomaly.pixels import (
     pixel_auroc,
     pixel_average_precision,
 )
+from anomaly.regions import pixel_counts, pixel_f1, region_hits
 
 SUBJECT = ("category", "backbone", "covariance", "image_score", "image_size")
 PIXEL_METRICS = (pixel_auroc, aupro, pixel_average_precision, aupimo)
@@ -104,6 +105,31 @@ def pixel_pairs(paths, map_of, labels):
         shape, mask = image_shape(paths[i]), labels.masks[i]
         mask = read_mask(mask, shape) if mask else np.zeros(shape, bool)
         yield map_of(i, shape), mask
+
+
+def region_figures(paths, map_of, labels, threshold):
+    """What a threshold of the maps, a `Threshold`, shows, and what it misses.
+
+    Share of good images that show any region, which is what it promises about; share of
+    the true regions that it touches, and F1 of pixels. Paths and map_of as in
+    `pixel_figures`; one image after the other is in memory.
+    """
+    known = [labels.is_bad[i] for i in known_places(labels)]
+    shown, hits, counts = [], np.zeros(2, int), np.zeros(3, int)
+    pairs = pixel_pairs(paths, map_of, labels)
+    for label, (heat, mask) in zip(known, pairs, strict=True):
+        found = heat > threshold.value
+        shown += [found.any()] * int(label == 0)
+        hits += region_hits(found, mask)
+        counts += pixel_counts(found, mask)
+    return {
+        "map_threshold": threshold.value,
+        "map_promised_fpr": threshold.promised_fpr,
+        "region_fpr": float(np.mean(shown)) if shown else None,
+        "n_true_regions": int(hits[1]) if any(labels.masks) else None,
+        "region_recall": float(hits[0] / hits[1]) if hits[1] else None,
+        "pixel_f1": pixel_f1(*counts),
+    }
 
 
 def comparison(is_bad, scores, rows, seed=0):

@@ -1,9 +1,9 @@
 """The project's folder, files that are whole or absent, and digests of files."""
 
 import hashlib
+import itertools
 import os
 import shutil
-import threading
 import time
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -15,6 +15,7 @@ from anomaly.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent  # the project's folder
 PART = ".part-"  # starts the name of every file while it is being written
+_serial = itertools.count()  # two files of a folder may be written at the same time
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def whole_file(path):
 
     Raises InputError where it cannot be written.
     """
-    part = path.with_name(f"{PART}{os.getpid()}-{threading.get_ident()}")
+    part = path.with_name(f"{PART}{os.getpid()}-{next(_serial)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

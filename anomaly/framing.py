@@ -7,6 +7,7 @@ which the window that the network sees can move.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -24,9 +25,18 @@ class Framing:
 
     size: int  # side of the window, pixels
     template: np.ndarray  # uint8, mean grey image with its margins
-    place: np.ndarray  # (2, 2) pixels: lowest and highest (x, y)
-    light: np.ndarray  # (2, 2) grey values: lowest and highest (dark, bright)
+    seen: np.ndarray  # (N, 4) place (x, y) in pixels and light (dark, bright) of each
     full_scale: int = FULL_SCALE  # white of 16-bit files, cf. `depth`
+
+    @cached_property
+    def place(self):
+        """(2, 2) pixels: lowest and highest (x, y), the quartiles."""
+        return np.percentile(self.seen[:, :2], [25, 75], axis=0)
+
+    @cached_property
+    def light(self):
+        """(2, 2) grey values: lowest and highest (dark, bright)."""
+        return np.array([self.seen[:, 2:].min(axis=0), self.seen[:, 2:].max(axis=0)])
 
     def read(self, source):
         """The image of a path, no larger than needed, or the image that it is."""
@@ -39,6 +49,10 @@ class Framing:
 
         And where that was: (left, top, width, height) as shares of the image's sides.
         """
+        return self.look(image)[:2]
+
+    def look(self, image):
+        """`apply`, and the image's own place and light (4,), cf. `seen`."""
         image, margin = resized(image, with_margin(self.size)), _margin(self.size)
         place = _place(to_grey(image), self.template, margin)
         move = np.rint(place - np.clip(place, *self.place)).clip(-margin, margin)
@@ -50,22 +64,21 @@ class Framing:
             gain = np.ptp(wanted) / max(np.ptp(light), 1)
             levels = (np.arange(256) - light[0]) * gain + wanted[0]
             window = cv2.LUT(window, np.uint8(np.rint(levels.clip(0, 255))))
-        return window, np.array([x, y, self.size, self.size]) / len(image)
+        where = np.array([x, y, self.size, self.size]) / len(image)
+        return window, where, np.concatenate([place, light])
 
 
 def fit_framing(images, size, full_scale=FULL_SCALE):
     """`Framing` of normal images, each of them (size and margins, the same, 3).
 
-    Range of the place: its quartiles; of the light: lowest to highest. A
-    product without a usual place has a wide range, and nothing is moved.
+    A product without a usual place has a wide range, and nothing is moved.
     """
     greys = [to_grey(image) for image in images]
     template, margin = np.uint8(np.rint(np.mean(greys, axis=0))), _margin(size)
     places = [_place(grey, template, margin) for grey in greys]
     lights = [_light(grey[margin:-margin, margin:-margin]) for grey in greys]
-    light = np.array([np.min(lights, axis=0), np.max(lights, axis=0)])
-    place = np.percentile(places, [25, 75], axis=0)
-    return Framing(size, template, place, light, full_scale)
+    seen = np.hstack([places, lights])
+    return Framing(size, template, seen, full_scale)
 
 
 def _margin(size):

@@ -4,7 +4,7 @@ Labels as in `metrics`; None where a test set defines nothing.
 """
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import beta, norm, rankdata
 
 from anomaly.metrics import auroc, average_precision, confusion_counts, labelled
 
@@ -101,3 +101,11 @@ def delong_test(labels, scores_a, scores_b) -> dict | None:
         "variance": float(variance),  # of the difference
         "p_value": p_value,  # two-sided
     }
+
+
+def share_interval(hits, count, level=0.95):
+    """Clopper and Pearson's interval (low, high) of a share."""
+    tail = (1 - level) / 2
+    low = beta.ppf(tail, hits, count - hits + 1) if hits else 0.0
+    high = beta.ppf(1 - tail, hits + 1, count - hits) if hits < count else 1.0
+    return float(low), float(high)

@@ -22,14 +22,24 @@ def image_scores(patch_scores, image_score, usual=None):
         z = (top_means(patch_scores) - usual[0]) / usual[1]  # (N, K)
         return np.logaddexp.reduce(z, axis=1) - np.log(z.shape[1])
     flat = patch_scores.reshape(len(patch_scores), -1)  # (N, h * w)
-    count = 1 if image_score == "max" else max(1, round(image_score * flat.shape[1]))
+    count = top_count(flat.shape[1], image_score)
     return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
+
+
+def top_count(patches, image_score):
+    """How many of the highest patch scores "max" or a share averages."""
+    return 1 if image_score == "max" else max(1, round(image_score * patches))
+
+
+def scan_sizes(patches, share=SCAN_SHARE):
+    """The sizes 1, 2, 4, … of a defect, in patches, that "scan" tries."""
+    return 2 ** np.arange(int(np.log2(max(1, share * patches))) + 1)
 
 
 def top_means(patch_scores, share=SCAN_SHARE):
     """Logarithm of the mean of the 1, 2, 4, … highest patch scores: (N, K)."""
     flat = -np.sort(-patch_scores.reshape(len(patch_scores), -1), axis=1)
-    sizes = 2 ** np.arange(int(np.log2(max(1, share * flat.shape[1]))) + 1)
+    sizes = scan_sizes(flat.shape[1], share)
     means = np.cumsum(flat, axis=1, dtype=float)[:, sizes - 1] / sizes
     return np.log(np.maximum(means, 1e-9))
 

@@ -10,7 +10,7 @@ from anomaly import evaluation
 from anomaly.intervals import bootstrap_interval, delong_test
 from anomaly.labels import Labels
 from anomaly.metrics import auroc, average_precision
-from anomaly.pixels import PixelCounts, pixel_auroc
+from anomaly.pixels import pixel_auroc
 from anomaly.scores import Threshold
 
 THRESHOLD = Threshold(0.5, 0.05, 19, "a rule")
@@ -19,8 +19,8 @@ PIXEL = {metric.__name__ for metric in evaluation.PIXEL_METRICS}
 
 
 def test_counts():
-    found = evaluation.counts("abcd", "ab", np.array([0, 1, 1, -1, -1, -1]))
-    assert list(found.values()) == [4, 2, 1, 2, 3]
+    found = evaluation.counts("abcd", "efghi", np.array([0, 1, 1, -1, -1, -1]))
+    assert list(found.values()) == [4, 5, 1, 2, 3]
 
 
 def test_ranking_and_decision_are_those_of_the_metrics():
@@ -86,18 +86,13 @@ def test_pixel_figures_take_the_images_whose_defect_is_known(tmp_path):
     maps = np.random.default_rng(0).random((4, 6, 8))
     asked = []
 
-    def map_of(index, shape=None):
-        asked.extend([(index, shape)] if shape else [])
+    def map_of(index, shape):
+        asked.append((index, shape))
         return maps[index]
 
     figures = evaluation.pixel_figures(paths, map_of, labels)
     assert asked == [(0, (6, 8)), (1, (6, 8))] and set(figures) == PIXEL
-    counts = PixelCounts(maps[:2].min(), maps[:2].max())
-    counts.add(maps[0], mask * 0)
-    counts.add(maps[1], mask)
-    assert figures["pixel_auroc"] == pixel_auroc(counts)
-    is_bad = np.append(np.zeros(48), mask.ravel() > 0)
-    assert figures["pixel_auroc"] == pytest.approx(auroc(is_bad, maps[:2].ravel()))
+    assert figures["pixel_auroc"] == pixel_auroc(maps[:2], [mask * 0, mask])
 
 
 def test_pixel_figures_without_masks_are_none_and_read_no_image(tmp_path):
@@ -109,8 +104,9 @@ def test_pixel_figures_without_masks_are_none_and_read_no_image(tmp_path):
 def test_scores_csv(tmp_path):
     paths, labels, _ = truth(tmp_path)
     scores = np.array([0.25, 1 / 3, 2, 0.5])
-    table = evaluation.scores_csv(paths, labels, scores, THRESHOLD)
-    assert table.decode().splitlines() == [
+    lines = evaluation.scores_csv(paths, labels, scores, THRESHOLD)
+    lines = lines.decode().splitlines()
+    assert lines == [
         "filename,label,score,prediction,defect",
         "0.png,good,0.25,good,",
         "1.png,bad,0.333333,good,a",

@@ -22,6 +22,7 @@ from anomaly.cache import cache_folder
 from anomaly.files import ROOT
 from anomaly.labels import LABEL_FILE
 from anomaly.metrics import auroc
+from anomaly.report import run
 from anomaly.report.run import INJECTED
 from anomaly.report.translation import outdated, translated
 from anomaly.settings import Settings
@@ -48,7 +49,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)\)")
 COPIES = [
     (ROOT / "report" / folder / path.name, path)
     for folder in ("hazelnut", "zipper", "zh/zipper")
-    for path in NOTEBOOKS
+    for path in run.NOTEBOOKS
 ]
 REMEDY = "run `nbstripout --keep-id notebooks/*.ipynb`, or pre-commit, and add again"
 

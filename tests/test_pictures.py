@@ -1,6 +1,7 @@
 """Pictures: heat maps on one colour scale, outlines, overlays."""
 
 import numpy as np
+import pytest
 
 from anomaly.report.pictures import heatmap_panel
 from anomaly.scores import map_scale
@@ -23,3 +24,24 @@ def test_heat_map_colours():
     assert (outlined[:, :128] == 255).all(axis=2).any()
     low, high = map_scale(np.random.default_rng(0).normal(size=(20, 32, 32)))
     assert abs(low) < 0.1 and abs(high - 2 * 2.576) < 0.3
+
+
+@pytest.mark.parametrize("colormap", ["jet", "cividis", "inferno"])
+def test_the_contour_is_where_the_map_exceeds_it(colormap):
+    """Black and white by turns, on the original and the overlay, on any colour."""
+    image = np.full((40, 40, 3), 100, np.uint8)
+    values = np.zeros((64, 64), np.float32)
+    values[20:40, 10:50] = 10
+    plain = heatmap_panel(image, values, (0, 10), colormap)
+    drawn = heatmap_panel(image, values, (0, 10), colormap, contour=5)
+    changed = (plain != drawn).any(axis=2)
+    tones = drawn[changed].max(axis=1), drawn[changed].min(axis=1)
+    assert set(tones[0]) == set(tones[1]) == {0, 255}
+    for left in (0, 2 * 68):  # original, overlay
+        rows, columns = np.nonzero(changed[:, left : left + 64])
+        assert (rows.min(), rows.max()) == (20, 40)
+        assert (columns.min(), columns.max()) == (10, 50)
+        assert not changed[23:38, left + 13 : left + 47].any()
+    assert not changed[:, 68:132].any()  # the heat map itself
+    calm = heatmap_panel(image, values, (0, 10), colormap, contour=10)
+    assert (calm == plain).all()  # nothing is above it

@@ -84,6 +84,7 @@ def project(tiny, tmp_path_factory):
         (root / ".venv" / stamp).touch()
     add_bottle(root)
     shutil.copy(tiny / "zipper" / "test" / "001.png", root / "photo.png")
+    shutil.copytree(tiny / "zipper" / "train" / "good", root / "monday")
     return root
 
 
@@ -126,7 +127,8 @@ def test_command_runs(project, command):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    flagged = 3 * ("tools/score.py" in command)
+    assert done.returncode in (0, flagged), done.stdout[-2000:] + done.stderr[-2000:]
 
 
 @pytest.mark.slow

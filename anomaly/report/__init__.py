@@ -2,6 +2,7 @@
 
     style       language, fonts, colours; a picture as PNG or JPEG
     plots       scores, ROC, confusion matrix, PCA, summary, comparison
+    curves      how many images, how small a defect, how clean a folder
     diagram     the method as boxes and arrows
     pictures    grids of images, heat maps, what is written in them
     contents    what the report shows: images, galleries, facts

@@ -1,5 +1,7 @@
 """What the report shows: which images, in which galleries, and facts for its prose."""
 
+import json
+
 import numpy as np
 
 from anomaly.features import PROJECTION
@@ -64,3 +66,14 @@ def method_facts(covariance, image_score, dimension) -> dict:
         "projected": not is_global and dimension == PROJECTION,
         "is_assignment": is_global and image_score == "max",
     }
+
+
+def limits_of(path, metrics):
+    """What notebook 08 wrote to `path`; None if not there, or of another run."""
+    if not path.exists():
+        return None
+    told = json.loads(path.read_text(encoding="utf-8"))
+    same = told["data_sha256"] == metrics["data_sha256"]
+    chosen = metrics["settings"]
+    same &= all(chosen[name] == value for name, value in told["settings"].items())
+    return told if same else None

@@ -79,19 +79,21 @@ def heatmap_panel(
     alpha=0.5,
     per_image=False,
     height=None,
+    contour=None,
 ) -> np.ndarray:
     """Original | heat map | overlay | colour bar, as one RGB picture.
 
     image (H, W, 3) uint8 RGB; anomaly_map (h, w); scale: (low, high), cf. `map_scale`
     in `anomaly.scores`, or the map's own range if `per_image`. The panel is `height`
     pixels high, the map's h by default, and keeps the image's shape. The outline of
-    `mask` (bool) is drawn.
+    `mask` (bool) is drawn, and dashed that of the map above the value `contour`.
     """
     height = height or len(anomaly_map)
     ratio = np.clip(image.shape[1] / image.shape[0], 0.25, 4)
     size = (max(round(height * ratio), 1), height)
     low, high = (anomaly_map.min(), anomaly_map.max()) if per_image else scale
-    heat = colour(cv2.resize(anomaly_map, size), (low, high), colormap)
+    values = cv2.resize(anomaly_map, size)
+    heat = colour(values, (low, high), colormap)
     original = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     overlay = cv2.addWeighted(original, 1 - alpha, heat, alpha, 0)
     if mask is not None:
@@ -101,6 +103,9 @@ def heatmap_panel(
         for picture in (original, overlay):
             cv2.drawContours(picture, outline, -1, (0, 0, 0), 3)
             cv2.drawContours(picture, outline, -1, (255, 255, 255), 1)
+    if contour is not None:
+        for picture in (original, overlay):
+            _dashed(picture, values > contour)
     unit = max(height / 256, 0.85)
     bar = np.full((height, round(66 * unit) + 1, 3), 255, np.uint8)
     ramp = np.linspace(1, 0, height)[:, None]
@@ -112,6 +117,20 @@ def heatmap_panel(
     bar = written(bar, numbers, size=round(13 * unit))
     gap = np.full((height, 4, 3), 255, np.uint8)
     return np.hstack([original, gap, heat, gap, overlay, gap, bar])
+
+
+def _dashed(picture, found):
+    """Outline `found` (H, W) in place, black and white by turns: seen on any colour."""
+    outlines, _ = cv2.findContours(
+        np.uint8(found), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    dash = max(len(picture) // 40, 3)
+    for outline in outlines:
+        x, y = outline.reshape(-1, 2).T
+        tone = np.uint8(255 * (np.arange(len(x)) // dash % 2))[:, None]
+        for down, right in ((1, 1), (0, 1), (1, 0), (0, 0)):  # two pixels wide
+            rows = np.minimum(y + down, len(picture) - 1)
+            picture[rows, np.minimum(x + right, picture.shape[1] - 1)] = tone
 
 
 def gallery(panels, gap=6) -> np.ndarray:

@@ -21,6 +21,7 @@ from anomaly.names import nfc
 from anomaly.report.translation import translated
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-7]_*.ipynb"))
+LIMITS = ROOT / "notebooks" / "08_limits.ipynb"  # where it is asked for, before 06
 INJECTED = "injected-parameters"  # papermill's tag
 DASK_SECONDS = 10  # within which the scheduler has to answer
 
