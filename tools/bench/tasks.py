@@ -102,7 +102,7 @@ def heat_maps(settings):
 
     def draw(index):
         path = detection.dataset.test[index]
-        image = detection.dataset.read(path)
+        image = detection.dataset.read(path, at_most=4 * settings.image_size)
         panel = heatmap_panel(image, detection.map(index), scale)
         write_image(settings.output / f"{path.stem}.png", panel)
 
