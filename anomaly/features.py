@@ -139,7 +139,7 @@ def stream(trunk, framing, sources, what, read=None):
     read(source) is an image (H, W, 3); it happens while the network computes.
     Without it sources are paths or images.
     """
-    read = read or framing.read
+    read = read or framing.read_small
     batches = in_batches(
         lambda source: framing.apply(read(source)), sources, trunk.limit
     )

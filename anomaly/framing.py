@@ -38,11 +38,15 @@ class Framing:
         """(2, 2) grey values: lowest and highest (dark, bright)."""
         return np.array([self.seen[:, 2:].min(axis=0), self.seen[:, 2:].max(axis=0)])
 
-    def read(self, source):
-        """The image of a path, no larger than needed, or the image that it is."""
+    def read(self, source, size=None):
+        """The image (H, W, 3) of a path, or the image that it is already."""
         if isinstance(source, Path):
-            return read_image(source, with_margin(self.size), self.full_scale)
+            return read_image(source, size, self.full_scale)
         return source
+
+    def read_small(self, source):
+        """`read`, no larger than `apply` needs it."""
+        return self.read(source, with_margin(self.size))
 
     def apply(self, image):
         """What the network sees of an image (H, W, 3): (size, size, 3) uint8.

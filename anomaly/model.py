@@ -15,9 +15,8 @@ from anomaly.features import (
     project,
     stream,
 )
-from anomaly.framing import Framing, with_margin
+from anomaly.framing import Framing
 from anomaly.gaussian import Gaussian
-from anomaly.images import resized
 from anomaly.likeness import group_scores, look_alikes, thumbnail
 from anomaly.network import Trunk
 from anomaly.regions import Region, find_regions, map_peaks
@@ -143,9 +142,8 @@ class Model:
         """
 
         def read(path):
-            image = self.framing.read(path)
-            thumb = thumbnail(resized(image, with_margin(self.framing.size)))
-            return *self.framing.look(image), thumb
+            image = self.framing.read_small(path)
+            return *self.framing.look(image), thumbnail(image)
 
         rows, features, scored = [], [], []
         batches = in_batches(read, paths, self.trunk.limit)

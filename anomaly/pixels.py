@@ -31,6 +31,15 @@ class PixelCounts:
         self.images = np.zeros(2, int)  # normal, bad
         self.quiet_pixels = 0
 
+    @classmethod
+    def of(cls, pairs):
+        """The counts of (map, mask) pairs that are all in memory."""
+        maps, _ = zip(*pairs, strict=True)
+        counts = cls(min(map(np.min, maps)), max(map(np.max, maps)))
+        for scores, mask in pairs:
+            counts.add(scores, mask)
+        return counts
+
     def add(self, scores, mask):
         """Count a map (H, W) and its mask (H, W), True where it is bad."""
         mask = np.asarray(mask, dtype=bool)
@@ -62,14 +71,6 @@ class PixelCounts:
     @property
     def has_both(self):
         return self.normal.any() and self.bad.any()
-
-
-def count_pixels(maps, masks):
-    """`PixelCounts` of maps and masks, (H, W) each, that are in memory."""
-    counts = PixelCounts(min(map(np.min, maps)), max(map(np.max, maps)))
-    for scores, mask in zip(maps, masks, strict=True):
-        counts.add(scores, mask)
-    return counts
 
 
 def _bits(scores):

@@ -21,9 +21,13 @@ def image_scores(patch_scores, image_score, usual=None):
     if image_score == "scan":
         z = (top_means(patch_scores) - usual[0]) / usual[1]  # (N, K)
         return np.logaddexp.reduce(z, axis=1) - np.log(z.shape[1])
-    flat = patch_scores.reshape(len(patch_scores), -1)  # (N, h * w)
+    flat = _flat(patch_scores)  # (N, h * w)
     count = top_count(flat.shape[1], image_score)
     return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
+
+
+def _flat(x):
+    return x.reshape(len(x), np.prod(x.shape[1:]))  # -1 needs an image
 
 
 def top_count(patches, image_score):
@@ -38,7 +42,7 @@ def scan_sizes(patches, share=SCAN_SHARE):
 
 def top_means(patch_scores, share=SCAN_SHARE):
     """Logarithm of the mean of the 1, 2, 4, … highest patch scores: (N, K)."""
-    flat = -np.sort(-patch_scores.reshape(len(patch_scores), -1), axis=1)
+    flat = -np.sort(-_flat(patch_scores), axis=1)
     sizes = scan_sizes(flat.shape[1], share)
     means = np.cumsum(flat, axis=1, dtype=float)[:, sizes - 1] / sizes
     return np.log(np.maximum(means, 1e-9))

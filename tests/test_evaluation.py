@@ -10,7 +10,7 @@ from anomaly import evaluation
 from anomaly.intervals import bootstrap_interval, delong_test
 from anomaly.labels import Labels
 from anomaly.metrics import auroc, average_precision
-from anomaly.pixels import count_pixels, pixel_auroc
+from anomaly.pixels import PixelCounts, pixel_auroc
 from anomaly.scores import Threshold
 
 THRESHOLD = Threshold(0.5, 0.05, 19, "a rule")
@@ -86,15 +86,16 @@ def test_pixel_figures_take_the_images_whose_defect_is_known(tmp_path):
     maps = np.random.default_rng(0).random((4, 6, 8))
     asked = []
 
-    def map_of(index, shape):
-        asked.append((index, shape))
+    def map_of(index, shape=None):
+        asked.extend([(index, shape)] if shape else [])
         return maps[index]
 
     figures = evaluation.pixel_figures(paths, map_of, labels)
     assert asked == [(0, (6, 8)), (1, (6, 8))] and set(figures) == PIXEL
-    assert figures["pixel_auroc"] == pixel_auroc(
-        count_pixels(maps[:2], [mask * 0, mask])
-    )
+    counts = PixelCounts.of([(maps[0], mask * 0), (maps[1], mask)])
+    assert figures["pixel_auroc"] == pixel_auroc(counts)
+    is_bad = np.append(np.zeros(48), mask.ravel() > 0)
+    assert figures["pixel_auroc"] == pytest.approx(auroc(is_bad, maps[:2].ravel()))
 
 
 def test_pixel_figures_without_masks_are_none_and_read_no_image(tmp_path):

@@ -84,6 +84,13 @@ def test_image_scores_average_the_highest_share(image_score, expected):
     assert got == pytest.approx([expected])
 
 
+@pytest.mark.parametrize("image_score", ["max", 0.02, "scan"])
+def test_a_folder_without_images_has_no_scores(image_score):
+    usual = np.ones((2, 1))
+    got = image_scores(np.empty((0, 4, 4)), image_score, usual)
+    assert got.shape == (0,)
+
+
 def test_map_scale_keeps_normal_pixels_in_the_cold_half():
     maps = np.random.default_rng(0).exponential(size=(4, 64, 64))
     low, high = map_scale(maps)

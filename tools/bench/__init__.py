@@ -1,0 +1,1 @@
+"""What the benchmark measures (`tasks`), on which data (`data`), and its table."""
