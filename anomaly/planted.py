@@ -135,17 +135,15 @@ def _round(middle, size, rng, rough=0.0, corners=64):
     return np.array(middle) + np.stack(turned, axis=1) * size / 2
 
 
-def _far_shade(image, alpha):
-    """0 or 255: what differs most from the grey level below the shape."""
-    weight = alpha.sum()
-    grey = float((to_grey(image) * alpha).sum() / weight) if weight else 128.0
-    return 0.0 if grey > 48 else 255.0
+def _grey_below(image, alpha):
+    """Mean grey level of what a shape covers."""
+    return float((to_grey(image) * alpha).sum() / max(alpha.sum(), 1e-6))
 
 
 def _spot(image, middle, size, contrast, rng):
     """Dark, or light on what is dark already."""
     alpha = _shape(image, _round(middle, size, rng))
-    return alpha * contrast, _far_shade(image, alpha)
+    return alpha * contrast, 0.0 if _grey_below(image, alpha) > 48 else 255.0
 
 
 def _scratch(image, middle, size, contrast, rng):
@@ -159,10 +157,8 @@ def _scratch(image, middle, size, contrast, rng):
     c, s = np.cos(turn), np.sin(turn)
     points = np.array(middle) + points @ np.array([[c, s], [-s, c]])
     alpha = _shape(image, points)
-    light = 255 - _far_shade(image, alpha)  # bare material shines
-    weight = alpha.sum()
-    grey = float((to_grey(image) * alpha).sum() / weight) if weight else 128.0
-    return alpha * contrast, light if grey < 190 else 0.0
+    shade = 255.0 if _grey_below(image, alpha) < 190 else 0.0  # bare material shines
+    return alpha * contrast, shade
 
 
 def _piece(image, middle, size, contrast, rng):

@@ -138,18 +138,18 @@ def by_depth(depth, sizes, found):
 def sentence(response, side, lang="en"):
     """What `by_depth` says, for images of `side` pixels."""
     say = speaker(lang)
-    size = response.smallest(0.9)[0]
     if np.isnan(response.level).any():
         return say(
             "Too few trials in the middle or at the border: no sentence.",
             "中部或边缘的试验太少，无法给出结论。",
         )
-    reached = np.isfinite(size)
-    size = int(np.ceil(size)) if reached else int(response.sizes[1])
+    tried = np.arange(*np.rint(response.sizes) + (0, 1))
+    chance = expit(response.level[0] + response.slope * np.log(tried))
+    size = int(tried[np.abs(chance - 0.9).argmin()])
     middle, border = (round(10 * chance) for chance in response.chance(size))
-    reached = reached or middle >= 9
+    reached = middle >= 9
     share = f"{size / side:.1%}"
-    least = reached and size <= np.ceil(response.sizes[0])
+    least = reached and size == tried[0]
     return say(
         f"{'A' if reached else 'Even a'} dark spot of {size} pixels ({share} of the "
         f"width) in the middle is found {middle} times of 10, at the border {border} "

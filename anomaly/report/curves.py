@@ -80,7 +80,8 @@ def plot_sensitivity(image, response, depths, *, lang="en"):
     for panel, chance, title in zip(axes[1:], (0.5, 0.9), titles, strict=True):
         smallest = response.smallest(chance)
         smallest = np.where(np.isinf(smallest), 10 * high, smallest)
-        pale = 150 + 0.4 * image.mean(axis=2)
+        grey = image.mean(axis=2)
+        pale = 100 + 155 * (grey - grey.min()) / max(np.ptp(grey), 1)
         look = {"extent": (0, 1, 1, 0)}
         panel.imshow(pale, cmap="gray", vmin=0, vmax=255, **look)
         look |= {"norm": norm, "cmap": colours, "alpha": 0.75}
