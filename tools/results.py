@@ -23,7 +23,15 @@ def cell(labels, scores, seed=0):
     return f"{auroc(labels.is_bad, scores):.4f} [{low:.3f}, {high:.3f}]"
 
 
-def row(settings):
+def worst_day(settings, is_bad, threshold):
+    """The lowest AUROC and the highest false-positive rate of seven other days."""
+    picks, days = hp.steadiness(settings, limit=len(is_bad))
+    days = evaluation.other_days(is_bad[picks], days, threshold)
+    lowest = min(day["auroc"] for day in days)
+    return f"{lowest:.4f} / {max(day['false_positive_rate'] for day in days):.3f}"
+
+
+def row(settings, with_days):
     """One line of the table."""
     detection = hp.detect(settings)
     labels = read_labels(detection.dataset)
@@ -37,21 +45,19 @@ def row(settings):
     decision = classification_metrics(labels.is_bad, flagged)
     rates = f"{decision['false_positive_rate']:.3f} / {decision['recall']:.3f}"
     figures = cell(labels, whole), cell(labels, detection.test_scores), rates, pixels
-    picks, days = hp.steadiness(settings, limit=len(labels.is_bad))
-    days = evaluation.other_days(labels.is_bad[picks], days, detection.threshold)
-    worst = [
-        worst(day[key] for day in days)
-        for worst, key in ((min, "auroc"), (max, "false_positive_rate"))
-    ]
+    if with_days:
+        figures += (worst_day(settings, labels.is_bad, detection.threshold),)
     name = f"{settings.category}, `{detection.settings.backbone}`"
-    day = f"{worst[0]:.4f} / {worst[1]:.3f}"
-    return "| " + " | ".join((name, *figures, day)) + " |"
+    return "| " + " | ".join((name, *figures)) + " |"
 
 
 def main():
     """Exit status: 0 done, 2 bad input (one line on stderr)."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset_path", nargs="?", default="")
+    parser.add_argument(
+        "--no-days", action="store_true", help="without the seven other days"
+    )
     try:
         print_table(parser.parse_args())
     except InputError as error:
@@ -63,13 +69,12 @@ def main():
 def print_table(options):
     """A row for each category of the data set."""
     base = {"dataset_path": options.dataset_path, **typed(options.parameters)}
-    print(
-        "| | assignment, AUROC | default, AUROC | FPR / recall | pixel AUROC / AUPRO "
-        "| worst day, AUROC / FPR |"
-    )
-    print("|---|---|---|---|---|---|")
+    with_days = not options.no_days
+    heads = "| | assignment, AUROC | default, AUROC | FPR / recall "
+    heads += "| pixel AUROC / AUPRO |" + " worst day, AUROC / FPR |" * with_days
+    print(heads, "|---" * (heads.count("|") - 1) + "|", sep="\n")
     for name in categories(Settings(**base).data):
-        print(row(Settings(**base | {"category": name})), flush=True)
+        print(row(Settings(**base | {"category": name}), with_days), flush=True)
 
 
 if __name__ == "__main__":
