@@ -16,6 +16,9 @@ from anomaly.gaussian import cross_validated_scores, fit_gaussian
 from anomaly.metrics import auroc
 from anomaly.scores import conformal_threshold, image_scores, usual_means
 
+LOOK = 0.1  # of the normal images, those of the highest scores, are looked at
+
+
 # ------------------------------------------------------ how many images are needed
 
 
@@ -132,7 +135,7 @@ class Mixture(NamedTuple):
     named: int  # of `hidden`, how many the list of strange normals names
     listed: int  # how long that list is
     on_top: int  # of `hidden`, how many are among as many highest scores
-    trimmed: tuple | None  # auroc, found, false_alarms once the list is left out
+    trimmed: tuple | None  # auroc, found, false_alarms after a look, cf. LOOK
 
 
 def out_of_sample(features, fold, fits, covariance="shrunk"):
@@ -147,7 +150,9 @@ def out_of_sample(features, fold, fits, covariance="shrunk"):
 
 
 def contaminate(features, fold, is_bad, shares, seed=0, **options):
-    """[Mixture] with that many bad images among the normal ones, nested, trimmed too.
+    """[Mixture] with that many bad images among the normal ones, nested.
+
+    And what it is worth to look at the highest scores and take out the bad ones there.
 
     features (N, h, w, D) of normal and bad images; fold (N,); is_bad (N,) bool. Bad
     images that are not mixed in are what is to be found.
@@ -176,11 +181,12 @@ def _mixture(features, fold, is_bad, mixed, covariance, image_score, max_fpr):
     scores, threshold, figures = judge(fits)
     members = np.flatnonzero(fits)
     strange = members[strange_normals(scores[fits])]
-    top = members[np.argsort(-scores[fits], kind="stable")[: len(mixed)]]
-    trimmed, kept = None, fits.copy()
-    kept[strange] = False
-    if len(strange) and kept.sum() > 1:
-        trimmed = judge(kept)[2]
+    ranked = members[np.argsort(-scores[fits], kind="stable")]
+    top, seen = ranked[: len(mixed)], ranked[: -int(-LOOK * len(ranked) // 1)]
+    seen = np.union1d(seen, strange)
+    kept = fits.copy()
+    kept[seen[hidden[seen]]] = False
+    trimmed = judge(kept)[2] if kept.sum() < fits.sum() else None
     share = len(mixed) / (~is_bad).sum()
     counted = (hidden[strange].sum(), len(strange), hidden[top].sum())
     counted = map(int, counted)

@@ -96,7 +96,7 @@ def plot_sensitivity(image, response, depths, *, lang="en"):
 
 @styled
 def plot_mixtures(mixtures, *, lang="en"):
-    """[Mixture]: what bad images among the normal ones cost, with and without them."""
+    """[Mixture]: what bad images among the normal ones cost, and what a look mends."""
     say = speaker(lang)
     figure, axes = plt.subplots(1, 3, figsize=(6.5, 2.5), sharex=True)
     shares = [100 * m.share for m in mixtures]
@@ -107,7 +107,7 @@ def plot_mixtures(mixtures, *, lang="en"):
         axes, labels, zip(*kept, strict=True), zip(*cleaned, strict=True), strict=True
     ):
         panel.plot(shares, before, "o-", color=BLUE, ms=4, label=say("as is", "原样"))
-        name = say("without the strange", "剔除可疑图像后")
+        name = say("after a look", "查看之后")
         panel.plot(shares, after, "^--", color=ORANGE, ms=4, label=name)
         panel.set_title(label)
         panel.set_xlabel(say("bad ones hidden, %", "混入的异常图像（%）"))
