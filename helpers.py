@@ -235,14 +235,14 @@ def steadiness(settings, dataset, limit=16):
     At most `limit` test images, evenly spread, are perturbed.
     """
     picks = np.linspace(0, len(dataset.test) - 1, min(limit, len(dataset.test)))
-    picks, days = picks.astype(int).tolist(), {"none": np.copy, **PERTURBATIONS}
-    read = partial(dataset.read, at_most=4 * settings.image_size)
-    images = [read(dataset.test[i]) for i in picks]
-    pairs = [(change, image) for change in days.values() for image in images]
-    model = fit_model(settings)
+    picks, side = picks.astype(int).tolist(), 4 * settings.image_size
+    images = [dataset.read(dataset.test[i], at_most=side) for i in picks]
+    pairs = [(change, image) for change in PERTURBATIONS.values() for image in images]
+    model, detection = fit_model(settings), detect(settings)
     patches = model.patch_scores(pairs, "other days", lambda pair: pair[0](pair[1]))
-    rows = detect(settings).image_scores(patches).reshape(len(days), -1)
-    return picks, dict(zip(days, rows, strict=True))
+    rows = detection.image_scores(patches).reshape(len(PERTURBATIONS), -1)
+    changed = dict(zip(PERTURBATIONS, rows, strict=True))
+    return picks, {"none": detection.test_scores[picks], **changed}
 
 
 @stage(*FITTED_BY, "image_score", "seed")

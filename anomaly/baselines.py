@@ -13,7 +13,8 @@ def _shift(image):
 
 
 def _scaled(image, gain, pivot):
-    return np.uint8(np.rint(np.clip((image - pivot) * gain + pivot, 0, 255)))
+    levels = (np.arange(256) - pivot) * gain + pivot
+    return cv2.LUT(image, np.uint8(np.rint(levels.clip(0, 255))))
 
 
 def _jpeg(image, quality=90):

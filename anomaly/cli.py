@@ -48,3 +48,17 @@ def typed(pairs):
             with suppress(ValueError):  # else Settings says what is wrong
                 values[name] = number(text)
     return values
+
+
+def run(parser, work):
+    """work(options) of the command line; the exit status: 0, or 2 for bad input.
+
+    What is wrong is one line on the standard error.
+    """
+    any_console()
+    try:
+        work(parser.parse_args())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -53,7 +53,7 @@ class Gaussian:
 
         def score_block(block):
             rows, at = block
-            z = (features[:, rows] - mean[rows]).flatten(1, 2) @ self.whiten.T
+            z = whitened((features[:, rows] - mean[rows]).flatten(1, 2), self.whiten)
             if len(self.root):  # z (B, p, D), one system of equations a position
                 z, lower = z.transpose(0, 1), self.root[at].mT
                 z = torch.linalg.solve_triangular(lower, z, upper=True, left=False)
@@ -93,6 +93,15 @@ def whitening(covariance, ridge=RIDGE):
     ridge = (ridge * covariance.diagonal().mean()).clamp_min(FLOOR)
     root = torch.linalg.cholesky(covariance + ridge * eye)
     return torch.linalg.solve_triangular(root, eye, upper=False)
+
+
+def whitened(x, whiten, block=256):
+    """x Wᵀ (..., D) of a lower triangular W, without multiplying by its zeros."""
+    D = len(whiten)
+    stops = [*range(block, D, block), D]
+    rows = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+    parts = [x[..., : at.stop] @ whiten[at, : at.stop].T for at in rows]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 class PatchSums:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from anomaly.errors import InputError
 from anomaly.features import (
@@ -22,6 +23,8 @@ from anomaly.network import Trunk
 from anomaly.regions import Region, find_regions, map_peaks
 from anomaly.scores import anomaly_map, conformal_threshold, image_scores
 from anomaly.settings import Settings
+
+TOGETHER = 32  # images whose distances take a third of the time of 4 at a time
 
 
 class Normals(NamedTuple):
@@ -71,17 +74,19 @@ class Model:
         rate, count = self.settings.max_fpr, self.normals.count
         return conformal_threshold(self.normals.peaks, rate, count)
 
-    def stream(self, sources, what, read=None):
-        """Yield patch scores (B, h, w) and windows (B, 4), batch by batch.
+    def patch_scores(self, sources, what, read=None):
+        """Patch scores (N, h, w) of all sources.
 
         read(source) is an image (H, W, 3) uint8: sources are paths, or images.
         """
-        for x, windows in stream(self.trunk, self.framing, sources, what, read):
-            yield self._distances(x)[1], windows
-
-    def patch_scores(self, sources, what, read=None):
-        """Patch scores (N, h, w) of all sources."""
-        return np.concatenate([part for part, _ in self.stream(sources, what, read)])
+        scores, waiting = [], []
+        for x, _ in stream(self.trunk, self.framing, sources, what, read):
+            waiting.append(project(x, self.gaussian.mean.shape[-1]))
+            if sum(map(len, waiting)) >= TOGETHER:
+                scores.append(self._distances(torch.cat(waiting))[1])
+                waiting = []
+        scores += [self._distances(torch.cat(waiting))[1]] if waiting else []
+        return np.concatenate(scores)
 
     def image_scores(self, patches):
         """Image scores (N,) of patch scores (N, h, w)."""

@@ -89,7 +89,7 @@ def key(tiny_settings, monkeypatch):
 
     def key():
         with monkeypatch.context() as patch:
-            patch.setattr(hp, "kept", lambda stage, key, compute: key)
+            patch.setattr(hp, "kept", lambda stage, key, compute: [key, code()])
             return hp.steadiness(tiny_settings())
 
     return key

@@ -39,7 +39,7 @@ def test_features_and_gaussian_are_not_copied_before_they_are_used(tiny_settings
     assert np.shares_memory(Gaussian.of("cpu", **again.arrays()).root.numpy(), array)
 
 
-WORK = ("fit_gaussian", "cross_validated_scores", "memory_bank_scores", "load_trunk")
+FITS = ("fit_gaussian", "cross_validated_scores", "memory_bank_scores", "stream")
 
 
 def counted(work, calls):
@@ -57,9 +57,10 @@ def counted(work, calls):
 )
 def test_a_changed_drawing_fits_nothing_again(tiny_settings, monkeypatch, change):
     calls = []
-    for name in WORK:
-        work = getattr(hp, name)
-        monkeypatch.setattr(hp, name, counted(work, calls))
+    for name in FITS:
+        monkeypatch.setattr(hp, name, counted(getattr(hp, name), calls))
+    scored = counted(hp.Model.patch_scores, calls)
+    monkeypatch.setattr(hp.Model, "patch_scores", scored)
     first = hp.evaluate(tiny_settings(visualization_dir="elsewhere"))
     calls.clear()
     changed = tiny_settings(**change)

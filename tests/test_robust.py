@@ -124,7 +124,7 @@ def nothing(root):
 
 
 WRONG = {  # how the data are changed, parameters, what the line says
-    "1 training image": (keep(1), {}, "train/good: one image is too few"),
+    "1 training image": (keep(1), {}, "train/good: one picture is too few"),
     "category": (nothing, {"category": "hazelnuts"}, "did you mean 'hazelnut'?"),
     "layer": (nothing, {"layers": "stage3,layer9"}, "has no layer9; it has stem"),
     "weights": (nothing, {"weights": "/no/w.pth"}, "there is no file /no/w.pth"),

@@ -11,9 +11,8 @@ import sys
 import numpy as np
 
 import helpers as hp
-from anomaly.cli import Parser, typed
+from anomaly.cli import Parser, run, typed
 from anomaly.dataset import categories
-from anomaly.errors import InputError
 from anomaly.metrics import auroc
 from anomaly.scores import image_scores
 from anomaly.settings import Settings
@@ -51,12 +50,7 @@ def main():
     """Exit status: 0 done, 2 bad input (one line on stderr)."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset_paths", nargs="*", metavar="DATASET_PATH")
-    try:
-        print_table(parser.parse_args())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(parser, print_table)
 
 
 if __name__ == "__main__":

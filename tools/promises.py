@@ -19,9 +19,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 import helpers as hp
-from anomaly.cli import Parser, typed
+from anomaly.cli import Parser, run, typed
 from anomaly.dataset import categories, load_dataset
-from anomaly.errors import InputError
 from anomaly.files import write_image
 from anomaly.gaussian import cross_validated_scores
 from anomaly.images import read_image
@@ -129,12 +128,7 @@ def main():
     """Exit status: 0 done, 2 bad input (one line on stderr)."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset_path", nargs="?", default="")
-    try:
-        print_table(parser.parse_args())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(parser, print_table)
 
 
 if __name__ == "__main__":

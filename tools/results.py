@@ -7,9 +7,8 @@ import sys
 
 import helpers as hp
 from anomaly import evaluation
-from anomaly.cli import Parser, typed
+from anomaly.cli import Parser, run, typed
 from anomaly.dataset import categories
-from anomaly.errors import InputError
 from anomaly.intervals import bootstrap_interval
 from anomaly.labels import read_labels
 from anomaly.metrics import auroc, classification_metrics
@@ -58,12 +57,7 @@ def main():
     parser.add_argument(
         "--no-days", action="store_true", help="without the seven other days"
     )
-    try:
-        print_table(parser.parse_args())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(parser, print_table)
 
 
 def print_table(options):
