@@ -38,7 +38,7 @@ SUBSTITUTES = {
     "make bench": "make --dry-run bench",
     "make report": "make --dry-run report | grep -x .venv/bin/python.main.py",
     "make test": "make PYTEST_ADDOPTS='--collect-only -q' test",
-    "ANOMALY_FUZZ=12000": "ANOMALY_FUZZ=20",
+    "ANOMALY_FUZZ=3000": "ANOMALY_FUZZ=20",
     "python main.py -p name value": "python main.py --help",
 }
 
