@@ -35,10 +35,11 @@ CATEGORY = "<b>榛 子 🌰"
 def work(settings):
     """What the notebooks compute and write, without their kernels."""
     detection = hp.detect(settings)
+    look = {"contour": hp.fit_model(settings).map_threshold.value}
     for index, path in enumerate(detection.dataset.test):
         anomaly = detection.map(index)
         image, scale = read_image(path), detection.scale
-        panel = heatmap_panel(image, anomaly, scale, settings.colormap)
+        panel = heatmap_panel(image, anomaly, scale, settings.colormap, **look)
         name = f"heatmap_{path.stem}.png"
         write_image(settings.output / "heatmaps" / name, panel)
     hp.save_evaluation(settings)
