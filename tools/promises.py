@@ -23,7 +23,6 @@ from anomaly.cli import Parser, run, typed
 from anomaly.dataset import categories, load_dataset
 from anomaly.files import write_image
 from anomaly.gaussian import cross_validated_scores
-from anomaly.images import read_image
 from anomaly.labels import LABEL_FILE, read_labels
 from anomaly.metrics import classification_metrics
 from anomaly.scores import conformal_threshold, image_scores, usual_means
@@ -62,11 +61,11 @@ def varied(settings, variant, folder):
     source, labels = load_dataset(settings.data, settings.category), LABEL_FILE
     (folder / labels).symlink_to((settings.data / labels).resolve())
     for path in source.train_good:
-        for number, image in enumerate(variant(read_image(path))):
+        for number, image in enumerate(variant(source.read(path))):
             name = f"{path.stem}_{number}.png"
             write_image(folder / settings.category / "train" / "good" / name, image)
     for index, path in enumerate(source.test):
-        frames = variant(read_image(path))
+        frames = variant(source.read(path))
         target = folder / settings.category / "test" / path.name
         write_image(target, frames[index % len(frames)])
     return replace(settings, dataset_path=str(folder))
