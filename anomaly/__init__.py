@@ -4,7 +4,7 @@
     errors      what bad input becomes: one line
     names       which files and folders count, which two names are the same
     files       whole-or-absent writing, digests of files
-    machine     device, versions, memory
+    machine     device, cores, versions, memory
 
     formats     what a file is by its content
     depth       16-bit files: which value in them is white

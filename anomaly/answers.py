@@ -56,7 +56,7 @@ def in_full(answer):
         "decision": decision(answer),
         "score": answer.score,
         "p_value": answer.p_value,
-        "size": answer.image.shape[1::-1],  # width, height
+        "size": answer.shape[::-1],  # width, height
         "regions": regions,
     }
 

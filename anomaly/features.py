@@ -2,8 +2,10 @@
 
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from math import ceil
 
 import numpy as np
@@ -14,7 +16,13 @@ from torch.nn import functional as F
 
 from anomaly.errors import InputError
 from anomaly.framing import Framing
-from anomaly.machine import pick_device, readers
+from anomaly.machine import (
+    filled_up,
+    on_all_cores,
+    one_thread_a_core,
+    pick_device,
+    readers,
+)
 
 STRIDE = 8  # pixels from patch to patch, or more
 PROJECTION = 256  # dimensions kept of a patch feature that has more
@@ -88,19 +96,32 @@ def join_layers(maps, image_shape, stride=STRIDE):
 
 
 @torch.inference_mode()
-def patch_features(trunk, images):
-    """Patch features (B, h, w, D) of images (B, H, W, 3) uint8 RGB."""
+def _patch_features(trunk, images):
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W)
-    device = trunk.mean.device
-    while True:
+    if trunk.chunk:
+        pixels = filled_up(pixels, trunk.chunk)
+    maps = trunk(pixels.to(trunk.mean.device))
+    return join_layers(maps, images.shape[1:3])[: len(images)]
+
+
+def patch_features(trunk, images):
+    """Patch features (B, h, w, D) of images (B, H, W, 3) uint8 RGB.
+
+    On the CPU to the bit the same in any company and on any number of cores: chunks of
+    one size, filled up, each on one thread. Elsewhere batches, halved when memory runs
+    out.
+    """
+    parts, start = [], 0
+    if trunk.chunk:
+        chunks = np.split(images, range(trunk.chunk, len(images), trunk.chunk))
+        parts = on_all_cores(partial(_patch_features, trunk), chunks)
+    while start < len(images) and not trunk.chunk:
         try:
-            parts = [
-                join_layers(trunk(part.to(device)), part.shape[-2:])
-                for part in pixels.split(trunk.limit)
-            ]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            part = _patch_features(trunk, images[start : start + trunk.limit])
+            parts, start = [*parts, part], start + len(part)
+            continue
         except torch.OutOfMemoryError as error:
-            count = min(trunk.limit, len(images))
+            device, count = trunk.mean.device, min(trunk.limit, len(images) - start)
             if count == 1:
                 raise InputError(
                     f"memory of {device} is too small for one image; "
@@ -109,6 +130,7 @@ def patch_features(trunk, images):
             trunk.limit = count // 2
         print(f"memory of {device} is full: batches of {trunk.limit} from here on")
         torch.cuda.empty_cache()
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def project(features, dim=PROJECTION):
@@ -118,49 +140,78 @@ def project(features, dim=PROJECTION):
     return features @ semi_orthogonal(features.shape[-1], dim).to(features.device)
 
 
-def in_batches(read, sources, batch_size):
-    """Lists of at most `batch_size` read(source), read ahead while others compute."""
-    chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
-    with readers() as pool:
+def in_order(work, items, pool, ahead):
+    """Yield work(item) of each; at most `ahead` are begun before they are asked for."""
+    begun = deque()
+    for item in items:
+        begun.append(pool.submit(work, item))
+        if len(begun) > ahead:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
 
-        def submit(chunk):
-            return [pool.submit(read, source) for source in chunk]
 
-        ahead = submit(chunks[0]) if chunks else []
-        for following in [*chunks[1:], []]:
-            current, ahead = ahead, submit(following)
-            if current:
-                yield [future.result() for future in current]
+def in_chunks(trunk, look, sources, what):
+    """Yield patch features (B, h, w, D) and [look(source), …], chunk by chunk.
+
+    The first thing in look(source) is the window that the network sees, (H, W, 3); if
+    it is None there are no features. On the CPU each core takes its chunks from file to
+    features; elsewhere images are read ahead while the device computes.
+    """
+
+    def compute(seen, features=patch_features):
+        windows = [first for first, *_ in seen if first is not None]
+        return features(trunk, np.stack(windows)) if windows else None, seen
+
+    size = trunk.chunk or trunk.limit
+    chunks = [sources[i : i + size] for i in range(0, len(sources), size)]
+    if trunk.chunk:
+        with one_thread_a_core() as pool:
+
+            def work(chunk):
+                return compute([*map(look, chunk)], _patch_features)
+
+            ready = in_order(work, chunks, pool, 1 + trunk.limit // size)
+            yield from progress(ready, what, len(sources), lambda pair: len(pair[1]))
+    else:
+        with readers() as pool:
+            ready = in_order(look, sources, pool, 2 * size)
+            batches = iter(lambda: [*islice(ready, size)], [])
+            yield from map(compute, progress(batches, what, len(sources)))
+
+
+def one_by_one(trunk, look, sources, what):
+    """`in_chunks`, image by image: features (h, w, D) or None, the rest of the look."""
+    for features, seen in in_chunks(trunk, look, sources, what):
+        features = iter(() if features is None else features)
+        for window, *rest in seen:
+            yield None if window is None else next(features), *rest
 
 
 def stream(trunk, framing, sources, what, read=None):
-    """Yield patch features (B, h, w, D) and windows (B, 4), batch by batch.
+    """Yield patch features (B, h, w, D) and windows (B, 4), chunk by chunk.
 
-    read(source) is an image (H, W, 3); it happens while the network computes.
-    Without it sources are paths or images.
+    read(source) is an image (H, W, 3). Without it sources are paths or images.
     """
     read = read or framing.read_small
-    batches = in_batches(
-        lambda source: framing.apply(read(source)), sources, trunk.limit
-    )
-    for batch in progress(batches, what, len(sources)):
-        windows, places = zip(*batch, strict=True)
-        yield patch_features(trunk, np.stack(windows)), np.array(places)
+    chunks = in_chunks(trunk, lambda s: framing.apply(read(s)), sources, what)
+    for features, seen in chunks:
+        yield features, np.array([window for _, window in seen])
 
 
-def progress(batches, what, total):
+def progress(batches, what, total, size=len):
     """Yield the batches under a bar: on a terminal, in JupyterLab, nowhere else."""
     if "JPY_SESSION_NAME" in os.environ:  # a kernel that JupyterLab started
-        yield from _progress_line(batches, what, total)
+        yield from _progress_line(batches, what, total, size)
         return
     options = {"unit": "image", "leave": False, "disable": None}
     with tqdm.tqdm(desc=what, total=total, **options) as bar:
         for batch in batches:
             yield batch
-            bar.update(len(batch))
+            bar.update(size(batch))
 
 
-def _progress_line(batches, what, total):
+def _progress_line(batches, what, total, size):
     """One output, replaced as it goes on: in the end a line of text, and no widget.
 
     A widget would be an error message in the notebook that is saved and opened again.
@@ -173,7 +224,7 @@ def _progress_line(batches, what, total):
     output = display(line(f"0 of {total} images"), raw=True, display_id=True)
     for batch in batches:
         yield batch
-        done += len(batch)
+        done += size(batch)
         bar = "█" * (30 * done // total) + "░" * (30 - 30 * done // total)
         output.update(line(f"{bar} {done} of {total} images"), raw=True)
     seconds = time.perf_counter() - start

@@ -38,10 +38,13 @@ class Framing:
         """(2, 2) grey values: lowest and highest (dark, bright)."""
         return np.array([self.seen[:, 2:].min(axis=0), self.seen[:, 2:].max(axis=0)])
 
-    def read(self, source, size=None):
-        """The image (H, W, 3) of a path, or the image that it is already."""
+    def read(self, source, size=None, at_least=None):
+        """The image (H, W, 3) of a path, or the image that it is already.
+
+        size and at_least as in `read_image`.
+        """
         if isinstance(source, Path):
-            return read_image(source, size, self.full_scale)
+            return read_image(source, size, self.full_scale, at_least=at_least)
         return source
 
     def read_small(self, source):

@@ -11,20 +11,20 @@ at most 256 dimensions here (cf. `features.project`), so that a factor for each 
 is cheap; `global` alone is fitted to whole features, and has none.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from anomaly.errors import InputError
-from anomaly.machine import pick_device
+from anomaly.machine import filled_up, on_all_cores, pick_device
 
 COVARIANCES = ("global", "position", "shrunk")
 SHRINKAGE = 0.3  # weight of the pooled covariance in `shrunk`
 RIDGE = 1e-3  # added to a covariance's diagonal, in units of its mean
 FOLDS = 5  # for scoring the training images out of sample
 FLOOR = 1e-8  # smallest variance: constant images stay invertible
+TOGETHER = 16  # images scored at once: the factors are read once for all
 BLOCK_FLOATS = 2**22  # 16 MB of float32: the system takes larger tensors back each time
 
 
@@ -47,7 +47,16 @@ class Gaussian:
         return {name: part.cpu().numpy() for name, part in vars(self).items()}
 
     def score(self, features):
-        """Mahalanobis distance (B, h, w) of patch features (B, h, w, D)."""
+        """Mahalanobis distance (B, h, w) of patch features (B, h, w, D).
+
+        To the bit the same in any company: images are scored by so many, filled up.
+        """
+        together = TOGETHER if len(self.root) else 1
+        parts = features.split(together)
+        d = [self._score(filled_up(part, together))[: len(part)] for part in parts]
+        return torch.cat(d)
+
+    def _score(self, features):
         B, h, w, D = features.shape
         mean, d = self.mean.expand(h, w, D), features.new_empty(B, h * w)
 
@@ -73,26 +82,17 @@ def row_blocks(features, floats=BLOCK_FLOATS):
         yield slice(start, stop), slice(start * w, stop * w)
 
 
-def on_all_cores(work, blocks):
-    """work(block) for all blocks, as many at once as PyTorch has threads, each on one.
-
-    Threaded LAPACK takes 30 times longer for a batch of small matrices, nearly all of
-    it waiting.
-    """
-    threads, one = torch.get_num_threads(), {"initializer": torch.set_num_threads}
-    try:
-        with ThreadPoolExecutor(threads, **one, initargs=(1,)) as pool:
-            list(pool.map(work, blocks))
-    finally:
-        torch.set_num_threads(threads)
-
-
 def whitening(covariance, ridge=RIDGE):
-    """W (D, D) with WᵀW = (S + ridge)⁻¹ for a covariance S (D, D)."""
-    eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    ridge = (ridge * covariance.diagonal().mean()).clamp_min(FLOOR)
-    root = torch.linalg.cholesky(covariance + ridge * eye)
-    return torch.linalg.solve_triangular(root, eye, upper=False)
+    """W (D, D) with WᵀW = (S + ridge)⁻¹ for a covariance S (D, D).
+
+    In double precision: rounded, it does not depend on the number of threads.
+    """
+    S = covariance.double()
+    eye = torch.eye(len(S), dtype=S.dtype, device=S.device)
+    root = torch.linalg.cholesky(
+        S + (ridge * S.diagonal().mean()).clamp_min(FLOOR) * eye
+    )
+    return torch.linalg.solve_triangular(root, eye, upper=False).to(covariance)
 
 
 def whitened(x, whiten, block=256):

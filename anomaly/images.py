@@ -79,11 +79,13 @@ def read_image(
     size: tuple[int, int] | None = None,
     full_scale: int = FULL_SCALE,
     at_most: int | None = None,
+    at_least: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Read an image as RGB: (H, W, 3) uint8, resized if `size` = (H, W) is given.
 
     With `at_most` no side is longer than so many pixels; its shape stays. Then a JPEG
-    is decoded at a fraction of its size, twice what is asked for or more.
+    is decoded at a fraction of its size, twice what is asked for or more; `at_least`
+    (H, W) asks for that alone: reduced to it, the image is that of `size`.
     Grey is repeated, alpha laid on white, EXIF rotation applied. Of 16 bit the upper
     eight up to `full_scale` are kept, cf. `depth.full_scale`. Refused by InputError:
     what is damaged or cut short, has several frames or pages, signed, float or 32-bit
@@ -98,12 +100,11 @@ def read_image(
             if is_deep(image):
                 image = _eight_bits(image, path, full_scale)
             else:
-                if wanted := at_most or max(size or [0]):
+                if wanted := at_most or max(size or at_least or [0]):
                     image.draft(None, (2 * wanted, 2 * wanted))  # for JPEG alone
                 ImageOps.exif_transpose(image, in_place=True)
             pixels = _rgb(image, path)
-    if at_most and (longer := max(pixels.shape)) > at_most:
-        size = [max(1, round(side * at_most / longer)) for side in pixels.shape[:2]]
+    pixels = shrunk(pixels, at_most) if at_most else pixels
     return pixels if size is None else resized(pixels, tuple(size))
 
 
@@ -123,6 +124,14 @@ def _refused_by_name(path: Path):
         raise
     except Exception as error:  # a decoder fed with garbage may raise anything
         raise InputError(f"{path}: {_reason(path, error)}") from error
+
+
+def shrunk(pixels: np.ndarray, at_most: int) -> np.ndarray:
+    """Pixels (H, W, 3), no side longer than `at_most`; their shape stays."""
+    if (longer := max(pixels.shape)) <= at_most:
+        return pixels
+    size = (max(1, round(side * at_most / longer)) for side in pixels.shape[:2])
+    return resized(pixels, tuple(size))
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +38,34 @@ def has_bfloat16(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     there = torch.cpu.get_capabilities()
     return device.type != "cpu" or any(there.get(name) for name in BFLOAT16)
+
+
+@contextmanager
+def one_thread_a_core():
+    """A pool of as many threads as PyTorch has, each of which computes on one core.
+
+    Threaded LAPACK takes 30 times longer for a batch of small matrices, nearly all of
+    it waiting; and the last bits of a convolution depend on its number of threads.
+    """
+    threads, one = torch.get_num_threads(), {"initializer": torch.set_num_threads}
+    pool = ThreadPoolExecutor(threads, **one, initargs=(1,))
+    torch.set_num_threads(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # MKL's is the process's
+
+
+def on_all_cores(work, blocks):
+    """[work(block) of each], as many at once as there are cores for PyTorch."""
+    with one_thread_a_core() as pool:
+        return list(pool.map(work, blocks))
+
+
+def filled_up(x, count):
+    """x (B, …) with zeros behind it, (count, …)."""
+    return torch.cat([x, x.new_zeros(count - len(x), *x.shape[1:])])
 
 
 def readers():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,22 +10,15 @@ import numpy as np
 import torch
 
 from anomaly.errors import InputError
-from anomaly.features import (
-    in_batches,
-    patch_features,
-    progress,
-    project,
-    stream,
-)
-from anomaly.framing import Framing
-from anomaly.gaussian import Gaussian
+from anomaly.features import in_chunks, one_by_one, patch_features, project, stream
+from anomaly.framing import Framing, with_margin
+from anomaly.gaussian import TOGETHER, Gaussian
+from anomaly.images import image_shape, shrunk
 from anomaly.likeness import group_scores, look_alikes, thumbnail
 from anomaly.network import Trunk
 from anomaly.regions import Region, find_regions, map_peaks
 from anomaly.scores import anomaly_map, conformal_threshold, image_scores
 from anomaly.settings import Settings
-
-TOGETHER = 32  # images whose distances take a third of the time of 4 at a time
 
 
 class Normals(NamedTuple):
@@ -40,7 +34,8 @@ class Answer(NamedTuple):
     """What the model says about an image."""
 
     path: Path
-    image: np.ndarray  # (H, W, 3) uint8
+    image: np.ndarray  # (…, …, 3) uint8, as large as it is drawn
+    shape: tuple[int, int]  # of the original, whose pixels those of the regions are
     heat: np.ndarray  # (size, size) anomaly map
     score: float
     p_value: float  # share of normal scores at least as high, this one counted
@@ -105,23 +100,24 @@ class Model:
     def answers(self, paths, what="images"):
         """Yield an `Answer` to each path, or (path, `InputError`) if it is no image.
 
-        In batches, read ahead: of thousands, few are in memory at once.
+        Read ahead, a few at a time: of thousands, few are in memory at once.
         """
+        enough, drawn = with_margin(self.framing.size), 4 * self.framing.size
 
-        def read(path):
+        def look(path):
             try:
-                image = self.framing.read(path)
+                image = self.framing.read(path, at_least=enough)
+                seen = self.framing.look(image)
+                return *seen, path, shrunk(image, drawn), image_shape(path)
             except InputError as error:
-                return path, error
-            return path, image, *self.framing.look(image)
+                return None, path, error
 
-        for batch in progress(
-            in_batches(read, paths, self.trunk.limit), what, len(paths)
-        ):
-            windows = [row[2] for row in batch if len(row) > 2]
-            scored = iter(self._score(np.stack(windows))[1] if windows else ())
-            for row in batch:
-                yield self._answer(*row, next(scored)) if len(row) > 2 else row
+        images = one_by_one(self.trunk, look, paths, what)
+        while rows := list(islice(images, TOGETHER)):
+            features = [x for x, *_ in rows if x is not None]
+            scored = iter(self._distances(torch.stack(features))[1] if features else ())
+            for x, *row in rows:
+                yield tuple(row) if x is None else self._answer(*row, next(scored))
 
     def _score(self, windows):
         """Features (B, h, w, D) and patch scores (B, h, w) of windows (B, s, s, 3)."""
@@ -132,13 +128,14 @@ class Model:
         x = x.half().float()  # as if from the cache
         return x, self.gaussian.score(x).cpu().numpy()
 
-    def _answer(self, path, image, _, where, seen, patches):
+    def _answer(self, where, seen, path, image, shape, patches):
         normals, heat = self.normals.scores, self._heat(patches, where)
         score = float(self.image_scores(patches[None])[0])
         p_value = float((1 + (normals >= score).sum()) / (1 + len(normals)))
         is_bad = score > self.threshold.value
-        regions = find_regions(heat, self.map_threshold.value, image.shape[:2])
-        return Answer(path, image, heat, score, p_value, is_bad, regions, seen)
+        regions = find_regions(heat, self.map_threshold.value, shape)
+        said = score, p_value, is_bad, regions
+        return Answer(path, image, shape, heat, *said, seen)
 
     def recalibrated(self, paths):
         """This model, its thresholds from new normal images; the rest is as it was.
@@ -146,17 +143,16 @@ class Model:
         The model was not fitted to them, so that what they promise is exact.
         """
 
-        def read(path):
+        def look(path):
             image = self.framing.read_small(path)
             return *self.framing.look(image), thumbnail(image)
 
         rows, features, scored = [], [], []
-        batches = in_batches(read, paths, self.trunk.limit)
-        for batch in progress(batches, "new normal images", len(paths)):
-            x, patches = self._score(np.stack([row[0] for row in batch]))
+        for x, seen in in_chunks(self.trunk, look, paths, "new normal images"):
+            x, patches = self._distances(x)
             features.append(x.half().cpu().numpy())
             scored.append(patches)
-            rows += [row[1:] for row in batch]  # without the windows
+            rows += [row[1:] for row in seen]  # without the windows
         where, seen, thumbs = map(np.stack, zip(*rows, strict=True))
         groups = look_alikes(np.concatenate(features), thumbs)
         patches, usual = np.concatenate(scored), self.usual

@@ -12,17 +12,19 @@ from anomaly.machine import pick_device
 from anomaly.weights import load_weights
 
 FULL_STAGES = 2  # that compute in float32 whatever the precision
-CPU_PIXELS = 2**18  # at once: the system takes larger tensors back after every layer
+CPU_PIXELS = 2**17  # at once: the system takes larger tensors back after every layer
 
 
 class Trunk(nn.Module):
     """A backbone cut after its last tapped layer.
 
     Images (B, 3, H, W) uint8 RGB become a list of tapped maps (B, D_l, h_l, w_l).
-    At most `limit` images at once; `patch_features` lowers it when memory runs out.
+    At most `limit` images at once; `patch_features` lowers it when memory runs out. On
+    the CPU they go in chunks of `chunk`, one a thread.
     """
 
     limit = 1024
+    chunk = None
     dtype = torch.float32  # of the stages behind the first `FULL_STAGES`
 
     def __init__(self, name, stages, taps, mean, std):
@@ -90,7 +92,8 @@ def load_trunk(
         trunk.lower()
     device, trunk.limit = pick_device(device), batch_size
     if device.type == "cpu":
-        trunk.limit = max(1, min(CPU_PIXELS // image_size**2, batch_size))
+        trunk.chunk = max(1, min(CPU_PIXELS // image_size**2, batch_size))
+        trunk.limit = trunk.chunk * torch.get_num_threads()
     return trunk.to(device)
 
 

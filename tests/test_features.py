@@ -50,7 +50,7 @@ def small_memory(most):
         return [images[:, :, ::8, ::8].float()]
 
     class Small:
-        limit = Trunk.limit
+        limit, chunk = Trunk.limit, None
         mean = torch.zeros(1)
 
         def __call__(self, images):
@@ -82,8 +82,8 @@ def test_other_faults_of_the_network_are_not_taken_for_memory():
     def broken(images):
         raise RuntimeError("shapes")
 
-    trunk = SimpleNamespace(limit=4)
-    trunk = type("Broken", (), {"limit": 4, "mean": torch.zeros(1), "__call__": None})
+    parts = {"limit": 4, "chunk": None, "mean": torch.zeros(1), "__call__": None}
+    trunk = type("Broken", (), parts)
     trunk.__call__ = lambda self, images: broken(images)
     with pytest.raises(RuntimeError, match="shapes"):
         patch_features(trunk(), np.zeros((4, 16, 16, 3), np.uint8))

@@ -80,6 +80,30 @@ def test_chunks_do_not_change_the_result(covariance, monkeypatch):
     assert torch.allclose(fit_gaussian(x, covariance).score(x), whole, rtol=1e-9)
 
 
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_distances_are_the_same_in_any_company(covariance):
+    """To the bit: alone, in a few, in many."""
+    x = torch.tensor(patches((40, 4, 3, 64)), dtype=torch.float32)
+    model = fit_gaussian(x, covariance)
+    together = model.score(x)
+    assert torch.equal(torch.cat([model.score(one[None]) for one in x]), together)
+    assert torch.equal(model.score(x[5:28]), together[5:28])
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_a_fit_is_the_same_on_any_cores(covariance):
+    x, before = torch.tensor(patches((40, 8, 8, 256)), dtype=torch.float32), None
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            parts = vars(fit_gaussian(x, covariance))
+            before = before or parts
+            assert all(torch.equal(parts[name], before[name]) for name in parts)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_full_shrinkage_is_the_limit():
     x = torch.tensor(patches((8, 3, 3, 5)))
     limit = fit_gaussian(x, "shrunk", 1 - 1e-9).score(x)

@@ -240,3 +240,6 @@ def test_at_most_so_many_pixels_are_kept(tmp_path, kind, turn):
     assert np.abs(square - resized(whole, (272, 272))).max() <= 3
     assert np.array_equal(read_image(path, at_most=5000), whole)
     assert read_image(path, at_most=1).shape == (1, 1, 3)
+    enough = read_image(path, at_least=(80, 80))
+    assert np.array_equal(resized(enough, (80, 80)), read_image(path, (80, 80)))
+    assert (enough.shape == whole.shape) == (kind == "PNG")

@@ -28,8 +28,33 @@ def test_on_a_cpu_few_pixels_at_once_whatever_the_batch(save, state):
     weights, given = save(state), []
     trunk = small_trunk(weights=weights, image_size=256)
     trunk.register_forward_pre_hook(lambda _, images: given.append(len(images[0])))
-    patch_features(trunk, np.zeros((6, 256, 256, 3), np.uint8))
-    assert given == [4, 2]
+    patch_features(trunk, np.zeros((5, 256, 256, 3), np.uint8))
+    assert given == [2, 2, 2]  # the last is filled up
+
+
+@pytest.fixture
+def cores():
+    """cores(n) lets PyTorch compute on so many, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [64, 256])
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite2"])
+def test_features_are_the_same_in_any_company_on_any_cores(cores, save, name, size):
+    """To the bit: a model file scores alone what the evaluation has scored in a set."""
+    torch.manual_seed(0)
+    weights = save(BACKBONES[name].build(64).state_dict())
+    trunk = small_trunk(name=name, image_size=size, weights=weights)
+    images = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), np.uint8)
+    cores(2)
+    together = patch_features(trunk, images)
+    for count in (1, 2, 3):
+        cores(count)
+        alone = [patch_features(trunk, image[None]) for image in images]
+        assert torch.equal(torch.cat(alone), together)
+        assert torch.equal(patch_features(trunk, images[1:4]), together[1:4])
 
 
 @pytest.mark.parametrize(

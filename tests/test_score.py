@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -245,14 +246,20 @@ def test_fitted_once_and_fast(capsys, arguments, tiny, cold_cache, monkeypatch):
 
 
 def test_a_model_file_needs_no_data_set(saved, tiny, tiny_settings, tmp_path):
-    """A folder without one, another process, as a user types it: the same scores."""
+    """Without one, another process, other cores, other company: the same scores."""
     shutil.copytree(tiny / "zipper" / "test", tmp_path / "photos")
+    for path in sorted((tmp_path / "photos").iterdir())[1:3]:
+        path.unlink()
     shutil.copy(saved, tmp_path / "zipper.safetensors")
     command = [sys.executable, ROOT / "tools" / "score.py", "photos"]
     command += ["--model", "zipper.safetensors", "--out", "o", "--csv", "a.csv"]
     place = ["-p", "dataset_path", "nowhere"]
     done = subprocess.run(
-        [*command, *place], cwd=tmp_path, capture_output=True, text=True
+        [*command, *place],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode in (0, 3), done.stderr
     assert done.stdout.splitlines()[-1] == "heat maps in o"
@@ -260,11 +267,9 @@ def test_a_model_file_needs_no_data_set(saved, tiny, tiny_settings, tmp_path):
     with (tmp_path / "a.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     detection = hp.detect(tiny_settings(category="zipper"))
-    expected = [f"{value:.6g}" for value in detection.test_scores]
-    assert [float(row["score"]) for row in table] == pytest.approx(
-        [float(text) for text in expected], rel=1e-5
-    )
-    bad = detection.test_scores > detection.threshold.value
+    left = np.delete(detection.test_scores, [1, 2])
+    assert [row["score"] for row in table] == [f"{value:.6g}" for value in left]
+    bad = left > detection.threshold.value
     assert [row["decision"] == "bad" for row in table] == bad.tolist()
 
 
