@@ -184,8 +184,8 @@ def trial_scores(model, good, fold, plan, draw, covariance):
     return scores, [drawn[i] for i in range(len(plan))]
 
 
-def features_of(model, images, what):
-    """Features (B, h, w, D) of images, as the model's own are kept."""
+def features_of(model, sources, what, read=None):
+    """Features (B, h, w, D), as the model's own are kept, of what `stream` takes."""
     D = model.gaussian.mean.shape[-1]
-    parts = stream(model.trunk, model.framing, images, what)
+    parts = stream(model.trunk, model.framing, sources, what, read)
     return torch.cat([project(x, D).half().float() for x, _ in parts])
