@@ -131,7 +131,7 @@ def read_model_file(path):
         raise InputError(f"{path}: cannot be read ({reason})") from error
     except UNFIT as error:
         raise InputError(f"{damaged}; copy or save it again") from error
-    if _digest(text, arrays) != digest:
+    if _digest(text, arrays) != digest or np.isnan(arrays["mean"]).all():
         raise InputError(f"{damaged} (checksum); copy or save it again")
     return about, arrays
 

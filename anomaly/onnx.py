@@ -1,7 +1,8 @@
 """A model as one ONNX graph: window -> patch distances, image score, map.
 
 The window is what `Framing.apply` cuts out of an image, and the map lies in it. Place
-and light are the caller's to correct. ONNX has no triangular solve: inverse factors
+and light are the caller's to correct. Outside of the region of interest (cf. `roi`)
+distances are NaN and the map is zero. ONNX has no triangular solve: inverse factors
 stand in its place, whole matrices, so that the file is twice as large.
 """
 
@@ -18,7 +19,7 @@ from anomaly.answers import about
 from anomaly.errors import InputError
 from anomaly.features import join_layers, project
 from anomaly.files import whole_file
-from anomaly.scores import anomaly_map, scan_sizes, top_count
+from anomaly.scores import anomaly_map, nearest, scan_sizes, top_count
 
 NEEDED = ("onnx", "onnxscript")
 OPSET = 18
@@ -43,6 +44,13 @@ class Graph(nn.Module):
             "down": torch.from_numpy(spread(self.h, side, settings.sigma)),
             "right": torch.from_numpy(spread(self.w, side, settings.sigma).T.copy()),
         }
+        outside = gaussian.mean[..., 0].isnan().cpu().numpy()  # (h, w) of the region
+        self.has_region = bool(outside.any())
+        if self.has_region:
+            there = anomaly_map(np.where(outside, np.nan, 1), (side, side))
+            parts |= {"inside": torch.from_numpy(np.flatnonzero(~outside))}
+            parts |= {"nearest": torch.from_numpy(nearest(outside).ravel())}
+            parts |= {"there": torch.from_numpy(there)}  # (side, side): 1, outside 0
         for name, part in parts.items():
             self.register_buffer(name, part)
 
@@ -57,7 +65,11 @@ class Graph(nn.Module):
             z = torch.bmm(z.transpose(0, 1), self.inverse).transpose(0, 1)
         d = z.square().sum(-1).sqrt()  # (B, P)
         distances = d.reshape(-1, self.h, self.w)
-        return distances, self._score(d), self.down @ distances @ self.right
+        if not self.has_region:
+            return distances, self._score(d), self.down @ distances @ self.right
+        filled = d[:, self.nearest].reshape(-1, self.h, self.w)
+        heat = self.there * (self.down @ filled @ self.right)
+        return distances, self._score(d[:, self.inside]), heat
 
     def _score(self, d):
         if self.image_score != "scan":

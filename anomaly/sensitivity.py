@@ -186,6 +186,7 @@ def trial_scores(model, good, fold, plan, draw, covariance):
 
 def features_of(model, images, what):
     """Features (B, h, w, D) of images, as the model's own are kept."""
-    D = model.gaussian.mean.shape[-1]
+    mean = model.gaussian.mean
     parts = stream(model.trunk, model.framing, images, what)
-    return torch.cat([project(x, D).half().float() for x, _ in parts])
+    x = torch.cat([project(x, mean.shape[-1]).half().float() for x, _ in parts])
+    return x.masked_fill(mean[..., :1].isnan(), torch.nan)  # outside of the region
