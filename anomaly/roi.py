@@ -97,7 +97,7 @@ def only_inside(features, path, read, side):
 def _outside(path, read, side, grid, *stamp):
     margin = (read[0] - side) // 2
     window = share_inside(path, read)[margin : margin + side, margin : margin + side]
-    outside = resized(np.ascontiguousarray(window), grid) < 0.5
+    outside = resized(np.ascontiguousarray(window), grid) < 0.5 - 1e-4  # rounding
     if outside.all():
         raise InputError(
             f"{path}: no patch of the {grid[1]}x{grid[0]} of an image lies in it by "
