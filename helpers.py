@@ -95,7 +95,7 @@ def extract_features(settings, dataset):
     sources = {"good": dataset.read_normal(with_margin(side))}
     sources |= {"bad": dataset.train_bad, "test": dataset.test}
     thumbs = np.stack([*map(likeness.thumbnail, sources["good"])])
-    framing = fit_framing(sources["good"], side, dataset.full_scale)
+    framing = fit_framing(sources["good"], side, dataset.full_scale, dataset.roi)
     half, windows, assignment, sums, whole = {}, {}, [], PatchSums(), None
     for part in ("good", "bad", "test"):
         what = f"{settings.category} {'train/' * (part != 'test')}{part}"

@@ -1,9 +1,10 @@
 """A model as one ONNX graph: window -> patch distances, image score, map.
 
 The window is what `Framing.apply` cuts out of an image, and the map lies in it. Place
-and light are the caller's to correct. Outside of the region of interest (cf. `roi`)
-distances are NaN and the map is zero. ONNX has no triangular solve: inverse factors
-stand in its place, whole matrices, so that the file is twice as large.
+and light are the caller's to correct. Outside of the region of interest (cf. `roi`),
+which the graph covers, distances are NaN and the map is zero. ONNX has no triangular
+solve: inverse factors stand in its place, whole matrices, so that the file is twice as
+large.
 """
 
 import copy
@@ -46,6 +47,11 @@ class Graph(nn.Module):
         }
         outside = gaussian.mean[..., 0].isnan().cpu().numpy()  # (h, w) of the region
         self.has_region = bool(outside.any())
+        self.is_covered = model.framing.region is not None
+        if self.is_covered:
+            inside, cover = model.framing.inside[..., None], model.framing.cover
+            parts |= {"seen": torch.from_numpy(inside.copy())}
+            parts |= {"cover": torch.from_numpy(cover.copy())}
         if self.has_region:
             there = anomaly_map(np.where(outside, np.nan, 1), (side, side))
             parts |= {"inside": torch.from_numpy(np.flatnonzero(~outside))}
@@ -59,6 +65,8 @@ class Graph(nn.Module):
         return join_layers(self.trunk(images), (self.side, self.side))
 
     def forward(self, windows):
+        if self.is_covered:
+            windows = torch.where(self.seen, windows, self.cover)
         x = project(self._features(windows), self.dim).half().float()
         z = ((x - self.mean) @ self.whiten).flatten(1, 2)  # (B, P, D)
         if len(self.inverse):

@@ -2,9 +2,10 @@
 
 An optional picture roi.png beside train/, as large as the normal images: white counts,
 what is black takes no part. It lies where the product lies in the mean image, and moves
-with the window of an image (cf. `framing`). A patch outside is not there: its features
-are NaN, which shows wherever somebody forgets it. Place, light and thumbnails are still
-those of the whole image: they say how it was taken.
+with the window of an image. What is outside is covered before the network looks at it
+(cf. `framing`), since what a patch says depends on much around it; and a patch there is
+none: its features are NaN, which shows wherever somebody forgets it. Copies alone
+(`likeness.thumbnail`, `duplicates`) are still told by the whole image.
 """
 
 import os

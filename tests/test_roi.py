@@ -17,7 +17,7 @@ from anomaly import evaluation, onnx
 from anomaly.baselines import memory_bank_scores
 from anomaly.dataset import load_dataset
 from anomaly.files import write_image
-from anomaly.framing import with_margin
+from anomaly.framing import fit_framing, with_margin
 from anomaly.gaussian import COVARIANCES, PatchSums, fit_gaussian
 from anomaly.images import read_image
 from anomaly.labels import LABEL_FILE, Labels
@@ -128,9 +128,9 @@ def test_notes_and_other_pictures_are_no_region(tmp_path):
 
 
 def test_a_patch_is_inside_by_half(tmp_path):
-    """An image of 36 pixels read as 72, of which the network sees the middle 64."""
-    region = np.zeros((36, 36), np.uint8)
-    region[2 + 8 : 2 + 18, 2 + 7 : 2 + 14] = 255  # window: rows 16-36, columns 14-28
+    """Of an image of 72 pixels the network sees the middle 64."""
+    region = np.zeros((72, 72), np.uint8)
+    region[4 + 16 : 4 + 36, 4 + 14 : 4 + 28] = 255
     path = tmp_path / "roi.png"
     path.write_bytes(encode(region, ".png"))
     x = torch.arange(2 * 8 * 8 * 3.0).reshape(2, 8, 8, 3)
@@ -312,7 +312,7 @@ def root(tmp_path_factory):
         folder = root / category
         for i in range(14):
             write_image(folder / f"train/good/{i:02}.png", picture(i))
-        for i, (name, at) in enumerate(tests.items()):
+        for name, at in tests.items():
             write_image(folder / f"test/{name}.png", picture(100, at))
             word = {"label": "bad" if at else "good"}
             labels[f"{category}/test/{name}.png"] = word
@@ -345,15 +345,17 @@ KINDS_OF_MODEL = [
 
 
 @pytest.mark.parametrize("changes", KINDS_OF_MODEL)
-def test_a_defect_outside_scores_as_if_it_were_not_there(settings, changes):
-    names = ["good", "left", "right"]  # by name
+def test_a_defect_outside_changes_nothing(settings, changes):
+    """Not even a bit, though it lights up the image and a patch sees far."""
+    names = ["good", "left", "right"]
     detection = hp.detect(settings(**changes))
     good, left, right = detection.test_scores
     assert [path.stem for path in detection.dataset.test] == names
     spread = detection.normal_scores.std()
-    assert abs(right - good) < 3 * spread and left > good + 10 * spread
+    assert right == good and left > good + 10 * spread
     plain = hp.detect(settings(category="plain", **changes)).test_scores
     assert plain[2] > plain[0] + 10 * spread
+    assert np.array_equal(detection.map(0), detection.map(2))
     outside = np.isnan(detection.test)
     assert outside[:, :, 4:].all() and not outside[:, :, :4].any()
     assert np.array_equal(outside[0], np.isnan(detection.normal[0]))
@@ -375,7 +377,7 @@ def test_a_white_region_restricts_nothing(settings, root, tmp_path):
 
 def test_the_evaluation_knows_one_region_and_tells_of_it(settings):
     metrics = hp.evaluate(settings())
-    assert metrics["n_true_regions"] == 1 and metrics["pixel_auroc"] > 0.9
+    assert metrics["n_true_regions"] == 1 and metrics["pixel_auroc"] > 0.85
     assert hp.evaluate(settings(category="plain"))["n_true_regions"] == 2
     assert "roi.png: 50.0% of the image count" in metrics["problems"]
     assert all(np.isfinite(row["auroc"]) for row in metrics["ablation"])
@@ -469,5 +471,22 @@ def test_a_refitted_model_keeps_the_region(settings, root, monkeypatch):
     assert seen
 
 
-def test_sizes_are_those_of_reading(settings):
-    assert with_margin(64) == (68, 68)
+def test_place_and_light_are_those_of_the_region(tmp_path):
+    roi = tmp_path / "roi.png"
+    roi.write_bytes(encode(RIGHT, ".png"))
+    side = SIDE - 4
+    assert with_margin(side) == RIGHT.shape
+    framing = fit_framing([picture(i) for i in range(8)], side, roi=roi)
+    normal = picture(100)
+    lit = normal.copy()
+    lit[:, 40:] = picture(7)[::-1, 40:] // 2 + 120  # another lamp, elsewhere
+    for move in (0, 2):  # to the right, and the region with it
+        image, region = (np.roll(x, move, axis=1) for x in (normal, RIGHT > 0))
+        changed = framing.look(np.where(region[..., None], image, lit))
+        for found, expected in zip(changed, framing.look(image), strict=True):
+            assert np.array_equal(found, expected)
+        assert changed[2][0] == move
+    blank = np.full_like(normal, 90)
+    assert (framing.look(blank)[2][:2] == 0).all()
+    flat = fit_framing([blank] * 3, side, roi=roi)
+    assert np.isfinite(flat.seen).all() and (flat.seen[:, :2] == 0).all()
