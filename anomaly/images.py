@@ -35,9 +35,15 @@ def entries(folder: Path) -> list[Path]:
     return [p for p in found if not p.name.startswith(".")]
 
 
-def list_images(folder: Path, optional: bool = False) -> list[Path]:
-    """Images of a folder by name; what only looks like one raises InputError."""
-    images = []
+def list_images(
+    folder: Path, optional: bool = False, refused: list | None = None
+) -> list[Path]:
+    """Images of a folder by name; what only looks like one raises InputError.
+
+    With a list `refused`, a file of a kind that is not read goes there, as (path,
+    InputError), and the others are listed.
+    """
+    images, foreign = [], [] if refused is None else refused
     if optional and not os.path.lexists(folder):
         return images
     for path in entries(folder):
@@ -54,13 +60,15 @@ def list_images(folder: Path, optional: bool = False) -> list[Path]:
         if not os.path.isfile(path):
             raise InputError(f"{path}: not a file (a broken link?); remove it")
         if path.suffix.lower() not in SUFFIXES:
-            raise InputError(
-                f"{path}: {REMEDY}, or remove it (not a kind that is read)"
-            )
+            reason = f"{path}: {REMEDY}, or remove it (not a kind that is read)"
+            foreign.append((path, InputError(reason)))
+            if refused is None:
+                raise foreign[0][1]
+            continue
         if CONTROLS.search(path.name):
             raise InputError(f"{path}: control characters in the name; rename it")
         images.append(path)
-    if not images and not optional:
+    if not images and not optional and not foreign:
         raise InputError(f"{folder}: no image here; add PNG, JPEG, BMP or TIFF files")
     return images
 

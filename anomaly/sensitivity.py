@@ -184,9 +184,9 @@ def trial_scores(model, good, fold, plan, draw, covariance):
     return scores, [drawn[i] for i in range(len(plan))]
 
 
-def features_of(model, images, what):
-    """Features (B, h, w, D) of images, as the model's own are kept."""
+def features_of(model, sources, what, read=None):
+    """Features (B, h, w, D), as the model's own are kept, of what `stream` takes."""
     mean = model.gaussian.mean
-    parts = stream(model.trunk, model.framing, images, what)
+    parts = stream(model.trunk, model.framing, sources, what, read)
     x = torch.cat([project(x, mean.shape[-1]).half().float() for x, _ in parts])
     return x.masked_fill(mean[..., :1].isnan(), torch.nan)  # outside of the region

@@ -39,6 +39,8 @@ SUBSTITUTES = {
     "make report": "make --dry-run report | grep -x .venv/bin/python.main.py",
     "make test": "make PYTEST_ADDOPTS='--collect-only -q' test",
     "ANOMALY_FUZZ=3000": "ANOMALY_FUZZ=20",
+    "python main.py --limits": "python main.py -p image_size 64 --limits",
+    "promises.py -p": "promises.py -p image_size 64 -p",
     "python main.py -p name value": "python main.py --help",
 }
 

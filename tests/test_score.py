@@ -119,6 +119,19 @@ def broken(folder):
     return folder / "broken.png"
 
 
+def test_a_foreign_file_does_not_stop_the_others(capsys, saved, tiny, tmp_path):
+    folder = shutil.copytree(tiny / "zipper" / "test", tmp_path / "day")
+    (folder / "IMG_1.HEIC").write_bytes(b"heic")
+    table = tmp_path / "a.csv"
+    more = ["--model", saved, "--csv", table, "--out", tmp_path / "heat"]
+    status, rows, err = run(capsys, folder, *more)
+    assert status == 2 and len(rows) == 7
+    assert err.count("\n") == 1 and "IMG_1.HEIC: convert" in err
+    with table.open(newline="") as file:
+        errors = [row["error"] for row in csv.DictReader(file)]
+    assert len(errors) == 8 and sum(map(bool, errors)) == 1
+
+
 def empty(folder):
     (folder / "empty").mkdir()
     return folder / "empty"

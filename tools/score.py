@@ -21,6 +21,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +67,19 @@ def parse(argv):
 
 
 def find_images(sources):
-    """The files to score, each once: images as they are, folders' images by name."""
-    paths = []
+    """The files to score, each once: images as they are, folders' images by name.
+
+    And those of folders that are of a kind that is not read: (path, `InputError`).
+    """
+    paths, refused = [], []
     for source in sources:
         if source.is_dir():
-            paths += list_images(source)
+            paths += list_images(source, refused=refused)
         elif source.is_file():
             paths.append(source)
         else:
             raise InputError(f"{source}: no such file")
-    return list(dict.fromkeys(path.absolute() for path in paths))
+    return list(dict.fromkeys(path.absolute() for path in paths)), refused
 
 
 def get_model(options):
@@ -113,14 +117,14 @@ def refitted(settings, paths):
     return replace(model, settings=replace(model.settings, **back))
 
 
-def score(model, paths, folder, writers=()):
+def score(model, paths, folder, writers=(), refused=()):
     """Score, draw and print; returns decisions, scores, place and light of each.
 
-    What cannot be read is named on stderr, and is in none of them.
+    What cannot be read, or is `refused`, is named on stderr, and is in none of them.
     """
     names, rows = set(), []
     look = {"colormap": model.settings.colormap, "contour": model.map_threshold.value}
-    for answer in model.answers(paths, "scoring"):
+    for answer in chain(refused, model.answers(paths, "scoring")):
         for write in writers:
             write(answer)
         if isinstance(answer[1], InputError):
@@ -147,16 +151,16 @@ def say(text, stream=None):
 
 def run(options):
     """Exit status."""
-    paths, model = find_images(options.images), get_model(options)
+    (paths, refused), model = find_images(options.images), get_model(options)
     print(model.threshold.rule)
-    if not paths:
+    if not paths + refused:
         return 0
     folder = options.out or model.settings.output / "scored"
     with ExitStack() as files:
         named = ((options.json, json_file), (options.csv, csv_file))
         sinks = [files.enter_context(kind(p, model)) for p, kind in named if p]
         writers = [write for write, _ in sinks]
-        is_bad, scores, seen = score(model, paths, folder, writers)
+        is_bad, scores, seen = score(model, paths, folder, writers, refused)
         p_values = drift(model.normals, scores, seen)
         for _, end in sinks:
             end["drift_p"] = p_values
@@ -164,7 +168,7 @@ def run(options):
     if drifting and any(source.is_dir() for source in options.images):
         print(drifting)
     print(f"heat maps in {folder}")
-    return 2 if len(scores) < len(paths) else 3 * bool(is_bad.any())
+    return 2 if len(scores) < len(paths + refused) else 3 * bool(is_bad.any())
 
 
 def main(argv=None):
