@@ -19,7 +19,7 @@ from functools import cached_property, partial, wraps
 
 import numpy as np
 
-from anomaly import doubts, evaluation, likeness, machine, scores
+from anomaly import doubts, evaluation, likeness, machine, roi, scores
 from anomaly.baselines import PERTURBATIONS, memory_bank_scores
 from anomaly.cache import kept
 from anomaly.dataset import Dataset, load_dataset
@@ -95,13 +95,13 @@ def extract_features(settings, dataset):
     sources = {"good": dataset.read_normal(with_margin(side))}
     sources |= {"bad": dataset.train_bad, "test": dataset.test}
     thumbs = np.stack([*map(likeness.thumbnail, sources["good"])])
-    framing = fit_framing(sources["good"], side, dataset.full_scale)
-    sums = PatchSums()
-    half, windows, assignment, whole = {}, {}, [], None
+    framing = fit_framing(sources["good"], side, dataset.full_scale, dataset.roi)
+    half, windows, assignment, sums, whole = {}, {}, [], PatchSums(), None
     for part in ("good", "bad", "test"):
         what = f"{settings.category} {'train/' * (part != 'test')}{part}"
         blocks, places = [], [np.zeros((0, 4))]
         for x, place in stream(trunk, framing, sources.pop(part), what):  # (B, h, w, D)
+            x = roi.only_inside(x, dataset.roi, with_margin(side), side)
             if part == "good":
                 sums.add(x)
             if part == "test":
@@ -179,15 +179,15 @@ class Detection:
     @cached_property
     def scale(self):
         """The (low, high) of all colours of the category, from normal images."""
-        size, sigma = self.settings.image_size, self.settings.sigma
-        windows = self.windows["good"]
-        return scores.map_scale(scores.anomaly_maps(self.normal, windows, size, sigma))
+        known = self.normal, self.windows["good"], self.settings.image_size
+        maps = scores.anomaly_maps(*known, self.settings.sigma, outside=np.nan)
+        return scores.map_scale(maps)
 
-    def map(self, index, shape=None):
+    def map(self, index, shape=None, outside=0.0):
         """The anomaly map of a test image, (image_size, image_size), or of `shape`."""
         size, sigma = (self.settings.image_size,) * 2, self.settings.sigma
-        window = self.windows["test"][index]
-        smooth = scores.anomaly_map(self.test[index], size, sigma, window)
+        patches, window = self.test[index], self.windows["test"][index]
+        smooth = scores.anomaly_map(patches, size, sigma, window, outside)
         return scores.enlarged(smooth, shape or size)
 
 
@@ -208,7 +208,7 @@ def detect(settings, dataset):
     return {
         **{"normal": normal, "bad": bad, "test": test, "windows": features.windows},
         **{"layers": features.layers, "groups": features.groups},
-        "embedding": features.test.mean(dim=(1, 2)).cpu().numpy(),
+        "embedding": features.test.nanmean(dim=(1, 2)).cpu().numpy(),
         "data_sha256": dataset.fingerprint(),
         "cost": {"seconds": seconds, "peak_rss_mb": machine.peak_rss_mb()},
     }
@@ -267,7 +267,7 @@ def evaluate(settings, dataset):
     detection, labels = detect(settings), read_labels(dataset)
     is_bad, values, seed = labels.is_bad, detection.test_scores, settings.seed
     rows, (picks, days) = ablation_scores(settings), steadiness(settings)
-    places = dataset.test, detection.map, labels
+    places = dataset.test, partial(detection.map, outside=np.nan), labels
     return {
         **{name: getattr(settings, name) for name in evaluation.SUBJECT},
         "layers": list(detection.layers),

@@ -10,6 +10,7 @@
     depth       16-bit files: which value in them is white
     images      reading images
     masks       which pixels a mask marks
+    roi         the region of interest: which patches count
     dataset     the folders of a category
     labels      the truth, for the evaluation alone
 

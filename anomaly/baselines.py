@@ -38,15 +38,21 @@ def memory_bank_scores(good, test, seed=0, size=2000):
 
     Features (N, h, w, D) and (T, h, w, D), half precision will do. The distance of each
     test patch to the nearest of `size` random normal patches, the largest in the image
-    counts: PatchCore (Roth et al., CVPR 2022) without its coreset.
+    counts: PatchCore (Roth et al., CVPR 2022) without its coreset. A patch of NaN is
+    none, cf. `roi`.
     """
-    bank = good.flatten(0, 2)  # (N * h * w, D)
+
+    def patches(x):  # (…, D) as (n, D)
+        flat = x.flatten(0, -2)
+        return flat[~flat[:, 0].isnan()]
+
+    bank = patches(good)
     rng = np.random.default_rng(seed)
     picks = np.sort(rng.choice(len(bank), min(size, len(bank)), replace=False))
     wide = torch.promote_types(bank.dtype, torch.float32)
     bank = bank[torch.from_numpy(picks).to(bank.device)].to(wide)
     scores = [
-        torch.cdist(image.flatten(0, 1).to(wide), bank).amin(dim=1).max().item()
+        torch.cdist(patches(image).to(wide), bank).amin(dim=1).max().item()
         for image in test
     ]
     return np.array(scores)

@@ -15,6 +15,7 @@ from anomaly.formats import SUFFIXES, sides
 from anomaly.images import by_stem, entries, list_images, read_image
 from anomaly.machine import readers
 from anomaly.names import is_stray_folder, nfc, some
+from anomaly.roi import find_roi, read_roi
 
 PARTS = ("train", "test", "ground_truth")
 LONG = 4  # times as long as wide: beyond, measured, small defects are lost
@@ -29,10 +30,11 @@ class Dataset:
     train_good: list[Path]
     train_bad: list[Path]
     test: list[Path]
+    roi: Path | None = None  # the region of interest, cf. `roi`
 
     def fingerprint(self) -> str:
-        """SHA-256 of names and bytes of all images, whatever their order on disk."""
-        return fingerprint(self.root, self.images)
+        """SHA-256 of names and bytes of all images and the region, in any order."""
+        return fingerprint(self.root, self.images + [self.roi] * bool(self.roi))
 
     @property
     def images(self) -> list[Path]:
@@ -71,6 +73,9 @@ class Dataset:
             lines.append(
                 f"not used: {some([f'{p.parent.name}/{p.name}' for p in found])}"
             )
+        if self.roi:
+            share = read_roi(self.roi).mean()
+            lines.append(f"{self.roi.name}: {share:.1%} of the image count")
         if highest := max(map(brightest, self.train_good), default=0):
             lines.append(
                 f"16-bit images: {self.full_scale} is taken for white "
@@ -116,12 +121,14 @@ def load_dataset(root: Path, category: str) -> Dataset:
             f"category {category!r} is not in {root}; {hint}available: {there}"
         )
     folder = Path(root) / name
+    good = list_images(folder / "train/good")
     dataset = Dataset(
         Path(root),
         name,
-        train_good=list_images(folder / "train/good"),
+        train_good=good,
         train_bad=list_images(folder / "train/bad", optional=True),
         test=list_images(folder / "test"),
+        roi=find_roi(folder, good[0]),
     )
     by_stem(dataset.test)
     return dataset

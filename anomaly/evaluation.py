@@ -83,12 +83,13 @@ def pixel_figures(paths, map_of, labels):
     """Pixel metrics over the test images whose defect, or absence of one, is known.
 
     map_of(index, shape) is the anomaly map of a path, without a shape of its own size.
-    None where there is no mask.
+    Where it is NaN there is no pixel, cf. `roi`: what lies there is neither found nor
+    missed. None where there is no mask.
     """
     if not any(labels.masks):
         return {metric.__name__: None for metric in PIXEL_METRICS}
     maps = [map_of(i) for i in known_places(labels)]  # enlarged, they have this range
-    counts = PixelCounts(np.min(maps), np.max(maps))
+    counts = PixelCounts(np.nanmin(maps), np.nanmax(maps))
     for heat, mask in pixel_pairs(paths, map_of, labels):
         counts.add(heat, mask)
     return {metric.__name__: metric(counts) for metric in PIXEL_METRICS}
@@ -104,7 +105,8 @@ def pixel_pairs(paths, map_of, labels):
     for i in known_places(labels):
         shape, mask = image_shape(paths[i]), labels.masks[i]
         mask = read_mask(mask, shape) if mask else np.zeros(shape, bool)
-        yield map_of(i, shape), mask
+        heat = map_of(i, shape)
+        yield heat, mask & ~np.isnan(heat)
 
 
 def region_figures(paths, map_of, labels, threshold):

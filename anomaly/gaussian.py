@@ -9,6 +9,9 @@ a patch in coordinates in which S is the identity. What is left to a position is
 Σ_p in these coordinates, with Cholesky factor L_p, and d(x) = |L_p⁻¹ z|. Features have
 at most 256 dimensions here (cf. `features.project`), so that a factor for each position
 is cheap; `global` alone is fitted to whole features, and has none.
+
+A patch of NaN is not there (cf. `roi`): its position takes no part in what is pooled,
+the mean is NaN there, and so are all distances.
 """
 
 from dataclasses import dataclass
@@ -113,6 +116,8 @@ class PatchSums:
     def add(self, features):
         """Take in patch features (B, h, w, D)."""
         x = features.flatten(0, 2)  # (n, D)
+        outside = x[:, 0].isnan()
+        x = x[~outside] if outside.any() else x
         if self.origin is None:
             self.origin = x.mean(0)  # near the mean, so that float32 products do
             self.product = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.double)
@@ -140,14 +145,16 @@ def mean_of(features, images):
     return torch.cat(blocks)
 
 
-def pooled_covariance(features, images, mean):
-    """Covariance (D, D) pooled over all positions (h, w) around their means."""
-    N, (h, w, D) = len(images), features.shape[1:]
-    scatter = features.new_zeros(D, D)
+def pooled_covariance(features, images, mean, means):
+    """Covariance (D, D) pooled over all positions inside around their `means` means."""
+    (h, w, D), count = features.shape[1:], 0
+    scatter, mean = features.new_zeros(D, D), mean.expand(h, w, D)
     for rows, _ in row_blocks(features):
-        r = (features[:, rows][images] - mean.expand(h, w, D)[rows]).flatten(0, 2)
+        inside = ~mean[rows, :, 0].isnan()
+        r = (features[:, rows][images] - mean[rows])[:, inside].flatten(0, 1)
         scatter += r.T @ r
-    return scatter / max(N * h * w - mean[..., 0].numel(), 1)  # a mean costs one
+        count += len(r)
+    return scatter / max(count - means, 1)  # a mean costs one
 
 
 def oas(own, count):
@@ -188,12 +195,16 @@ def fit_gaussian(
     if images is None:
         images = torch.arange(len(features), device=features.device)
     mean = mean_of(features, images)
+    means = int((inside := ~mean[..., 0].isnan()).sum())  # (h, w)
     if covariance == "global":
-        mean = mean.mean((0, 1), keepdim=True)
+        mean, means = mean[inside].mean(0)[None, None], 1
+        if not inside.all():
+            mean = torch.where(inside[..., None], mean, torch.nan)
     eye = torch.eye(D, dtype=features.dtype, device=features.device)
     whiten, positions = eye, h * w
     if covariance != "position":
-        whiten = whitening(pooled_covariance(features, images, mean), ridge)
+        S = pooled_covariance(features, images, mean, means)
+        whiten = whitening(S, ridge)
     if covariance == "global" or (covariance == "shrunk" and shrinkage >= 1):
         positions = 0
     root = features.new_empty(positions, D, D)
@@ -202,6 +213,7 @@ def fit_gaussian(
         rows, at = block
         z = (features[:, rows][images] - mean[rows]).flatten(1, 2) @ whiten.T
         z = z.transpose(0, 1)  # (p, N, D)
+        z[~inside[rows].flatten()] = 0  # where nothing is, a factor that is finite
         own = z.mT @ z  # (p, D, D)
         if covariance == "shrunk":
             own *= (1 - shrinkage) / max(len(images) - 1, 1)

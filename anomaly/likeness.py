@@ -58,11 +58,16 @@ def descriptors(features, grid=8):
     """Whitened features (N, grid * grid * D) of patches (N, h, w, D), pooled.
 
     Centred at each position, whitened by the covariance pooled over positions: what all
-    images share, and what varies anyway, does not make two alike.
+    images share, and what varies anyway, does not make two alike. NaN is not
+    pooled, cf. `roi`; where there is nothing else, images do not differ.
     """
     N, h, w, _ = features.shape
     grid = min(grid, h, w)
     x = features.permute(0, 3, 1, 2).float()  # (N, D, h, w)
+    gaps = x[:, :1].isnan()
+    if gaps.any():
+        share = adaptive_avg_pool2d((~gaps).float(), grid).clamp_min(1e-6)
+        x = adaptive_avg_pool2d(x.masked_fill(gaps, 0), grid) / share
     x = adaptive_avg_pool2d(x, grid).permute(0, 2, 3, 1)
     x = project(x - x.mean(0)).flatten(0, 2)  # (N * grid * grid, D)
     return (x @ whitening(x.T @ x / len(x)).T).reshape(N, -1).cpu().numpy()

@@ -150,7 +150,8 @@ class Model:
         rows, features, scored = [], [], []
         for x, seen in in_chunks(self.trunk, look, paths, "new normal images"):
             x, patches = self._distances(x)
-            features.append(x.half().cpu().numpy())
+            outside = self.gaussian.mean[..., :1].isnan()  # of the region
+            features.append(x.masked_fill(outside, torch.nan).half().cpu().numpy())
             scored.append(patches)
             rows += [row[1:] for row in seen]  # without the windows
         where, seen, thumbs = map(np.stack, zip(*rows, strict=True))

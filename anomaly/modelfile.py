@@ -76,6 +76,8 @@ def save_model(path, model):
         "full_scale": model.framing.full_scale,
         "weights_sha256": sha256(_weights(settings)),
     }
+    if model.framing.region is not None:
+        arrays["region"] = np.uint8(model.framing.region)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps(about, sort_keys=True)
     write_file(path, save(arrays, {"model": text, "sha256": _digest(text, arrays)}))
@@ -99,13 +101,14 @@ def load_model(path, **changes):
             f"{about['weights_sha256'][:16]}…); give that file: -p weights FILE"
         )
     names = ("normal_scores", "normal_peaks", "normal_seen")
-    framed = arrays["template"], arrays["seen"]
+    region = arrays["region"] > 0 if "region" in arrays else None
+    framed = arrays["template"], arrays["seen"], about["full_scale"], region
     root = unpack(arrays["root"], arrays["whiten"].shape[0])
     learned = {"mean": arrays["mean"], "whiten": arrays["whiten"], "root": root}
     return Model(
         settings,
         load_trunk(**settings.network),
-        Framing(settings.image_size, *framed, about["full_scale"]),
+        Framing(settings.image_size, *framed),
         Gaussian.of(settings.device, **learned),
         arrays["usual"],
         tuple(about["scale"]),
@@ -131,7 +134,7 @@ def read_model_file(path):
         raise InputError(f"{path}: cannot be read ({reason})") from error
     except UNFIT as error:
         raise InputError(f"{damaged}; copy or save it again") from error
-    if _digest(text, arrays) != digest:
+    if _digest(text, arrays) != digest or np.isnan(arrays["mean"]).all():
         raise InputError(f"{damaged} (checksum); copy or save it again")
     return about, arrays
 
@@ -168,7 +171,8 @@ def _settings(path, kept, changes=()):
 
 def _check(about, claims):
     """ValueError unless shapes and types are those of one model."""
-    if {name: (len(s), kind) for name, (s, kind) in claims.items()} != TYPES:
+    types = TYPES | ({"region": (2, "U8")} if "region" in claims else {})
+    if {name: (len(s), kind) for name, (s, kind) in claims.items()} != types:
         raise ValueError
     shape = {name: tuple(shape) for name, (shape, _) in claims.items()}
     (h, w, D), (P, triangle), (K,) = (
@@ -181,6 +185,8 @@ def _check(about, claims):
         **{"seen": (seen, 4), "usual": (2, groups)},
         **{"normal_scores": (K,), "normal_peaks": (K,), "normal_seen": (K, 4)},
     }
+    if "region" in claims:
+        expected["region"] = expected["template"]
     grid = -(-about["settings"]["image_size"] // STRIDE)
     fits = min(h, w) > 0 and max(h, w) <= grid
     fits &= min(D, K, groups, seen) > 0 and max(D, K, groups, seen) <= MOST

@@ -1,8 +1,10 @@
 """A model as one ONNX graph: window -> patch distances, image score, map.
 
 The window is what `Framing.apply` cuts out of an image, and the map lies in it. Place
-and light are the caller's to correct. ONNX has no triangular solve: inverse factors
-stand in its place, whole matrices, so that the file is twice as large.
+and light are the caller's to correct. Outside of the region of interest (cf. `roi`),
+which the graph covers, distances are NaN and the map is zero. ONNX has no triangular
+solve: inverse factors stand in its place, whole matrices, so that the file is twice as
+large.
 """
 
 import copy
@@ -18,7 +20,7 @@ from anomaly.answers import about
 from anomaly.errors import InputError
 from anomaly.features import join_layers, project
 from anomaly.files import whole_file
-from anomaly.scores import anomaly_map, scan_sizes, top_count
+from anomaly.scores import anomaly_map, nearest, scan_sizes, top_count
 
 NEEDED = ("onnx", "onnxscript")
 OPSET = 18
@@ -43,6 +45,18 @@ class Graph(nn.Module):
             "down": torch.from_numpy(spread(self.h, side, settings.sigma)),
             "right": torch.from_numpy(spread(self.w, side, settings.sigma).T.copy()),
         }
+        outside = gaussian.mean[..., 0].isnan().cpu().numpy()  # (h, w) of the region
+        self.has_region = bool(outside.any())
+        self.is_covered = model.framing.region is not None
+        if self.is_covered:
+            inside, cover = model.framing.inside[..., None], model.framing.cover
+            parts |= {"seen": torch.from_numpy(inside.copy())}
+            parts |= {"cover": torch.from_numpy(cover.copy())}
+        if self.has_region:
+            there = anomaly_map(np.where(outside, np.nan, 1), (side, side))
+            parts |= {"inside": torch.from_numpy(np.flatnonzero(~outside))}
+            parts |= {"nearest": torch.from_numpy(nearest(outside).ravel())}
+            parts |= {"there": torch.from_numpy(there)}  # (side, side): 1, outside 0
         for name, part in parts.items():
             self.register_buffer(name, part)
 
@@ -51,13 +65,19 @@ class Graph(nn.Module):
         return join_layers(self.trunk(images), (self.side, self.side))
 
     def forward(self, windows):
+        if self.is_covered:
+            windows = torch.where(self.seen, windows, self.cover)
         x = project(self._features(windows), self.dim).half().float()
         z = ((x - self.mean) @ self.whiten).flatten(1, 2)  # (B, P, D)
         if len(self.inverse):
             z = torch.bmm(z.transpose(0, 1), self.inverse).transpose(0, 1)
         d = z.square().sum(-1).sqrt()  # (B, P)
         distances = d.reshape(-1, self.h, self.w)
-        return distances, self._score(d), self.down @ distances @ self.right
+        if not self.has_region:
+            return distances, self._score(d), self.down @ distances @ self.right
+        filled = d[:, self.nearest].reshape(-1, self.h, self.w)
+        heat = self.there * (self.down @ filled @ self.right)
+        return distances, self._score(d[:, self.inside]), heat
 
     def _score(self, d):
         if self.image_score != "scan":

@@ -35,26 +35,32 @@ class PixelCounts:
     def of(cls, pairs):
         """The counts of (map, mask) pairs that are all in memory."""
         maps, _ = zip(*pairs, strict=True)
-        counts = cls(min(map(np.min, maps)), max(map(np.max, maps)))
+        counts = cls(min(map(np.nanmin, maps)), max(map(np.nanmax, maps)))
         for scores, mask in pairs:
             counts.add(scores, mask)
         return counts
 
     def add(self, scores, mask):
-        """Count a map (H, W) and its mask (H, W), True where it is bad."""
-        mask = np.asarray(mask, dtype=bool)
+        """Count a map (H, W) and its mask (H, W), True where it is bad.
+
+        Where the map is NaN there is no pixel; ValueError if that is everywhere.
+        """
+        outside = np.isnan(scores)
+        if outside.all():
+            raise ValueError("an anomaly map is NaN everywhere")
+        mask = np.asarray(mask, dtype=bool) & ~outside
         marked, where = int(mask.sum()), np.flatnonzero(mask)
-        if np.isnan(scores).any():
-            raise ValueError("anomaly maps contain NaN")
         scores, counts = np.asarray(scores, np.float32).ravel(), 0
         for start in range(0, scores.size, CHUNK):
-            level = self._level(scores[start : start + CHUNK])
+            part = slice(start, start + CHUNK)
+            level = self._level(scores[part][~outside.ravel()[part]])
             counts += np.bincount(level, None, LEVELS)
         self.images += [not marked, bool(marked)]
         if not marked:
+            size = scores.size - int(outside.sum())
             self.normal += counts
-            self.quiet += counts / scores.size
-            self.quiet_pixels += scores.size
+            self.quiet += counts / size
+            self.quiet_pixels += size
             return
         _, region = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
         region, level = region.ravel()[where], self._level(scores[where])

@@ -80,13 +80,16 @@ def product(image, margin=0):
     return filled.astype(bool)
 
 
-def plant(image, defect, margin=0):
+def plant(image, defect, margin=0, region=None):
     """`Planted`: an image (H, W, 3) uint8 RGB with a defect somewhere on the product.
 
-    Nothing is planted in the outermost `margin` pixels.
+    Nothing is planted in the outermost `margin` pixels, nor outside of the `region`
+    (H, W) bool.
     """
     rng = np.random.default_rng(defect.seed)
     inside = product(image, margin)
+    if region is not None:  # of the background, if no product is in it
+        inside = inside & region if (inside & region).any() else region
     depths = cv2.distanceTransform(np.pad(np.uint8(inside), 1), cv2.DIST_L2, 5)
     depths = depths[1:-1, 1:-1] / max(depths.max(), 1)
     ys, xs = inside.nonzero()

@@ -1,4 +1,7 @@
-"""From patch distances to answers: image score, anomaly map, threshold."""
+"""From patch distances to answers: image score, anomaly map, threshold.
+
+A distance that is NaN is that of no patch, cf. `roi`: it takes no part.
+"""
 
 from fractions import Fraction
 from math import ceil
@@ -6,6 +9,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 SCAN_SHARE = 0.1  # of the patches, at most, that a defect is looked for in
 
@@ -18,16 +22,20 @@ def image_scores(patch_scores, image_score, usual=None):
     highest for k = 1, 2, 4, … patches, in units of what is `usual` for normal images,
     and the log-mean-exp of these, a soft maximum.
     """
+    if not len(patch_scores):
+        return np.zeros(0)
     if image_score == "scan":
         z = (top_means(patch_scores) - usual[0]) / usual[1]  # (N, K)
         return np.logaddexp.reduce(z, axis=1) - np.log(z.shape[1])
-    flat = _flat(patch_scores)  # (N, h * w)
+    flat = _flat(patch_scores)  # (N, P)
     count = top_count(flat.shape[1], image_score)
     return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1)
 
 
 def _flat(x):
-    return x.reshape(len(x), np.prod(x.shape[1:]))  # -1 needs an image
+    flat = x.reshape(len(x), np.prod(x.shape[1:]))  # -1 needs an image
+    outside = np.isnan(flat).all(axis=0)
+    return flat[:, ~outside] if outside.any() else flat
 
 
 def top_count(patches, image_score):
@@ -57,45 +65,67 @@ def usual_means(normal):
 WHOLE = (0, 0, 1, 1)  # the window that is the image itself
 
 
-def anomaly_map(patch_score, shape, sigma=0.0, window=WHOLE):
+def anomaly_map(patch_score, shape, sigma=0.0, window=WHOLE, outside=0.0):
     """Patch scores (h, w) brought to `shape` (H, W), smoothed by `sigma` pixels.
 
     They lie in the `window` of the image, cf. `Framing.apply`; beyond it the nearest
-    counts.
+    counts. So it does where there is no patch, before smoothing; then the map takes the
+    value `outside` there.
     """
     scores = np.asarray(patch_score, dtype=np.float32)
+    gaps = np.isnan(scores)
     sides, step = scores.shape[::-1], np.array(window[2:]) * shape[::-1]  # (x, y) each
     scale = sides / step  # patches per pixel
     shift = scale * (0.5 - np.array(window[:2]) * shape[::-1]) - 0.5
     to_patch = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    scores = cv2.warpAffine(  # (H, W)
-        scores, to_patch, shape[::-1], flags=how, borderMode=cv2.BORDER_REPLICATE
-    )
+    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
+    how |= {"M": to_patch, "dsize": shape[::-1], "borderMode": cv2.BORDER_REPLICATE}
+    if has_gaps := gaps.any():
+        scores = scores.flat[nearest(gaps)]
+    scores = cv2.warpAffine(scores, **how)  # (H, W)
     if sigma > 0:
         scores = cv2.GaussianBlur(scores, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    if has_gaps:
+        scores[cv2.warpAffine(np.float32(gaps), **how) > 0.5] = outside
     return scores
 
 
-def anomaly_maps(patch_scores, windows, size, sigma):
+def nearest(gaps):
+    """Index (h, w) of the patch nearest to each that is there, gaps (h, w) bool."""
+    at = distance_transform_edt(gaps, return_distances=False, return_indices=True)
+    return np.ravel_multi_index(at, gaps.shape)
+
+
+def anomaly_maps(patch_scores, windows, size, sigma, outside=0.0):
     """`anomaly_map` of every image: (N, h, w) and windows (N, 4) to (N, size, size)."""
     pairs = zip(patch_scores, windows, strict=True)
-    return np.stack([anomaly_map(s, (size, size), sigma, w) for s, w in pairs])
+    return np.stack([anomaly_map(s, (size, size), sigma, w, outside) for s, w in pairs])
 
 
 def enlarged(smooth, shape):
-    """A map (h, w) brought to `shape` (H, W), for pictures and masks of that size."""
-    return smooth if shape == smooth.shape else cv2.resize(smooth, shape[::-1])
+    """A map (h, w) brought to `shape` (H, W), for pictures and masks of that size.
+
+    NaN stays NaN where it takes half of what is interpolated, and is zero to the rest.
+    """
+    if shape == smooth.shape:
+        return smooth
+    gaps = np.isnan(smooth)
+    if not gaps.any():
+        return cv2.resize(smooth, shape[::-1])
+    large = cv2.resize(np.where(gaps, np.float32(0), smooth), shape[::-1])
+    large[cv2.resize(np.float32(gaps), shape[::-1]) > 0.5] = np.nan
+    return large
 
 
 def map_scale(normal_maps) -> tuple[float, float]:
     """The (low, high) of a category's colours, anchored on maps of normal images.
 
-    normal_maps: (N, h, w). Low is their median, the middle of the scale their 99.5 %
-    quantile: normal pixels stay in the cold half, what is warm is rare among them.
+    normal_maps: (N, h, w), of which NaN does not count. Low is their median, the middle
+    of the scale their 99.5 % quantile: normal pixels stay in the cold half, what is
+    warm is rare among them.
     """
     sample = normal_maps[:, ::2, ::2]  # smooth maps: a quarter of the pixels does
-    low, edge = np.quantile(sample, [0.5, 0.995])
+    low, edge = np.quantile(sample[~np.isnan(sample)], [0.5, 0.995])
     return float(low), float(low + 2 * max(edge - low, 1e-6))
 
 

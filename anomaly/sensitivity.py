@@ -186,6 +186,7 @@ def trial_scores(model, good, fold, plan, draw, covariance):
 
 def features_of(model, sources, what, read=None):
     """Features (B, h, w, D), as the model's own are kept, of what `stream` takes."""
-    D = model.gaussian.mean.shape[-1]
+    mean = model.gaussian.mean
     parts = stream(model.trunk, model.framing, sources, what, read)
-    return torch.cat([project(x, D).half().float() for x, _ in parts])
+    x = torch.cat([project(x, mean.shape[-1]).half().float() for x, _ in parts])
+    return x.masked_fill(mean[..., :1].isnan(), torch.nan)  # outside of the region

@@ -9,6 +9,7 @@ a promise is the difference. p is a binomial test of the measured rate against t
 promised one, one-sided; a promise with p below 0.01 is broken.
 """
 
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -60,6 +61,8 @@ def varied(settings, variant, folder):
     """
     source, labels = load_dataset(settings.data, settings.category), LABEL_FILE
     (folder / labels).symlink_to((settings.data / labels).resolve())
+    if source.roi:
+        shutil.copy(source.roi, folder / settings.category)
     for path in source.train_good:
         for number, image in enumerate(variant(source.read(path))):
             name = f"{path.stem}_{number}.png"

@@ -4,6 +4,9 @@ python tools/results.py [DATASET_PATH] [-p name value …]
 """
 
 import sys
+from functools import partial
+
+import numpy as np
 
 import helpers as hp
 from anomaly import evaluation
@@ -36,7 +39,8 @@ def row(settings, with_days):
     labels = read_labels(detection.dataset)
     features = hp.extract_features(settings)
     whole = image_scores(features.assignment, "max")
-    pixel = evaluation.pixel_figures(detection.dataset.test, detection.map, labels)
+    map_of = partial(detection.map, outside=np.nan)
+    pixel = evaluation.pixel_figures(detection.dataset.test, map_of, labels)
     pixels = "–"
     if pixel["aupro"] is not None:
         pixels = f"{pixel['pixel_auroc']:.4f} / {pixel['aupro']:.4f}"

@@ -100,7 +100,8 @@ def get_model(options):
 
 def refitted(settings, paths):
     """The model of the data set's normal images and of new ones, (paths)."""
-    old = load_dataset(settings.data, settings.category).train_good
+    dataset = load_dataset(settings.data, settings.category)
+    old = dataset.train_good
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / settings.category
         for part in ("train/good", "test"):
@@ -109,6 +110,8 @@ def refitted(settings, paths):
             name = f"{index:06}_{path.name}"  # the same name may be in both
             shutil.copy(path, root / "train/good" / name)
         shutil.copy(old[0], root / "test")  # what a data set must have
+        if dataset.roi:
+            shutil.copy(dataset.roi, root)
         model = fit_model(replace(settings, dataset_path=folder))
     back = {"dataset_path": settings.dataset_path}
     return replace(model, settings=replace(model.settings, **back))

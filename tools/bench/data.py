@@ -24,6 +24,8 @@ def copy_images(dataset, root, fit, test):
             if part == "test" and labels.is_bad[source] >= 0:
                 label = ("good", "bad")[labels.is_bad[source]]
                 entries[f"{dataset.category}/test/{name}"] = {"label": label}
+    if dataset.roi:
+        shutil.copy(dataset.roi, root / dataset.category)
     (root / LABEL_FILE).write_text(json.dumps(entries), encoding="utf-8")
     return str(root)
 
