@@ -32,7 +32,6 @@ from anomaly.gaussian import Gaussian, PatchSums, cross_validated_scores, fit_ga
 from anomaly.labels import all_problems, read_labels, truth_fingerprint
 from anomaly.model import Model, normals_of
 from anomaly.network import load_trunk
-from anomaly.scores import conformal_threshold, image_scores
 from anomaly.settings import Settings, resolve_backbone
 
 EXTRACTED_BY = ("image_size", "precision", "backbone", "layers", "keeps_whole")
@@ -126,7 +125,8 @@ def extract_features(settings, dataset):
 @stage(*FITTED_BY, gives=on_device(Gaussian))
 def fit(settings, dataset):
     """The `Gaussian` of all normal training images."""
-    return fit_gaussian(extract_features(settings).good, settings.covariance).arrays()
+    good = extract_features(settings).narrow("good")
+    return fit_gaussian(good, settings.covariance).arrays()
 
 
 # -------------------------------------------- scores, threshold and maps: notebook 4
@@ -150,7 +150,7 @@ class Detection:
 
     def image_scores(self, patches):
         """Image scores (N,) of patch distances (N, h, w)."""
-        return image_scores(patches, self.settings.image_score, self.usual)
+        return scores.image_scores(patches, self.settings.image_score, self.usual)
 
     @cached_property
     def usual(self):
@@ -168,7 +168,8 @@ class Detection:
     def threshold(self):
         """A `Threshold`; normal images that look alike count once."""
         highest = likeness.group_scores(self.normal_scores, self.groups)  # (K,)
-        return conformal_threshold(highest, self.settings.max_fpr, len(self.normal))
+        rate, count = self.settings.max_fpr, len(self.normal)
+        return scores.conformal_threshold(highest, rate, count)
 
     @property
     def doubts(self):
@@ -198,18 +199,17 @@ def detect(settings, dataset):
     if not features.groups.any():
         where = settings.data / settings.category / "train" / "good"
         raise InputError(f"{where}: one picture is too few to learn from; add more")
-    fold = likeness.folds_by_likeness(features.groups)
-    normal = cross_validated_scores(features.good, fold, covariance=settings.covariance)
+    good, fold = features.narrow("good"), likeness.folds_by_likeness(features.groups)
+    d = {"normal": cross_validated_scores(good, fold, covariance=settings.covariance)}
     gaussian, fitted = fit(settings), time.perf_counter()
-    bad, test = gaussian.score(features.bad), gaussian.score(features.test)
+    d |= {part: gaussian.score(features.narrow(part)) for part in ("bad", "test")}
     seconds = {"features": features.seconds, "fit": fitted - start}
     seconds["score"] = time.perf_counter() - fitted
-    normal, bad, test = (x.cpu().numpy() for x in (normal, bad, test))
     return {
-        **{"normal": normal, "bad": bad, "test": test, "windows": features.windows},
+        **{part: distances.cpu().numpy() for part, distances in d.items()},
         **{"layers": features.layers, "groups": features.groups},
+        **{"windows": features.windows, "data_sha256": dataset.fingerprint()},
         "embedding": features.test.nanmean(dim=(1, 2)).cpu().numpy(),
-        "data_sha256": dataset.fingerprint(),
         "cost": {"seconds": seconds, "peak_rss_mb": machine.peak_rss_mb()},
     }
 
@@ -249,12 +249,12 @@ def steadiness(settings, dataset, limit=16):
 def ablation_scores(settings, dataset):
     """Test scores (T,) from the assignment's method to the default, idea by idea."""
     features, share = extract_features(settings), 0.02
-    rows = {"assignment": image_scores(features.assignment, "max")}
-    rows["top share"] = image_scores(features.assignment, share)
+    rows = {"assignment": scores.image_scores(features.assignment, "max")}
+    rows["top share"] = scores.image_scores(features.assignment, share)
     for covariance in ("position", "shrunk"):
         row = replace(settings, covariance=covariance)
         patches = fit(row).score(extract_features(row).test).cpu().numpy()
-        rows[covariance] = image_scores(patches, share)
+        rows[covariance] = scores.image_scores(patches, share)
     if settings.image_score == "scan":
         rows["scan"] = detect(settings).test_scores
     good, test = features.half["good"], features.half["test"]

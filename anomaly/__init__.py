@@ -20,6 +20,7 @@
     network     a backbone cut behind its last tapped layer
     features    patches: batches, one grid, projection
 
+    covariance  shrinkage by OAS, whitening
     gaussian    three covariances, Mahalanobis distances, folds
     likeness    normal images that look alike: groups, folds
     duplicates  the same picture twice

@@ -47,20 +47,24 @@ class Features:
         half = {part: torch.from_numpy(x) for part, x in half.items()}
         return cls(pick_device(device), half, **rest)
 
+    def narrow(self, part):
+        """(N, h, w, D) half precision, on the device: all that a Gaussian needs."""
+        return self.half[part].to(self.device)
+
     @property
     def good(self):
         """(N, h, w, D) float32, on the device."""
-        return self.half["good"].to(self.device).float()
+        return self.narrow("good").float()
 
     @property
     def bad(self):
         """(B, h, w, D) float32, on the device."""
-        return self.half["bad"].to(self.device).float()
+        return self.narrow("bad").float()
 
     @property
     def test(self):
         """(T, h, w, D) float32, on the device."""
-        return self.half["test"].to(self.device).float()
+        return self.narrow("test").float()
 
 
 @cache

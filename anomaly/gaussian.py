@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from anomaly.covariance import FLOOR, RIDGE, oas, whitened, whitening
 from anomaly.errors import InputError
 from anomaly.machine import filled_up, on_all_cores, pick_device
 
 COVARIANCES = ("global", "position", "shrunk")
 SHRINKAGE = 0.3  # weight of the pooled covariance in `shrunk`
-RIDGE = 1e-3  # added to a covariance's diagonal, in units of its mean
 FOLDS = 5  # for scoring the training images out of sample
-FLOOR = 1e-8  # smallest variance: constant images stay invertible
 TOGETHER = 16  # images scored at once: the factors are read once for all
 BLOCK_FLOATS = 2**22  # 16 MB of float32: the system takes larger tensors back each time
 
@@ -61,7 +60,7 @@ class Gaussian:
 
     def _score(self, features):
         B, h, w, D = features.shape
-        mean, d = self.mean.expand(h, w, D), features.new_empty(B, h * w)
+        mean, d = self.mean.expand(h, w, D), self.mean.new_empty(B, h * w)
 
         def score_block(block):
             rows, at = block
@@ -83,28 +82,6 @@ def row_blocks(features, floats=BLOCK_FLOATS):
     for start in range(0, h, step):
         stop = min(start + step, h)
         yield slice(start, stop), slice(start * w, stop * w)
-
-
-def whitening(covariance, ridge=RIDGE):
-    """W (D, D) with WᵀW = (S + ridge)⁻¹ for a covariance S (D, D).
-
-    In double precision: rounded, it does not depend on the number of threads.
-    """
-    S = covariance.double()
-    eye = torch.eye(len(S), dtype=S.dtype, device=S.device)
-    root = torch.linalg.cholesky(
-        S + (ridge * S.diagonal().mean()).clamp_min(FLOOR) * eye
-    )
-    return torch.linalg.solve_triangular(root, eye, upper=False).to(covariance)
-
-
-def whitened(x, whiten, block=256):
-    """x Wᵀ (..., D) of a lower triangular W, without multiplying by its zeros."""
-    D = len(whiten)
-    stops = [*range(block, D, block), D]
-    rows = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
-    parts = [x[..., : at.stop] @ whiten[at, : at.stop].T for at in rows]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 class PatchSums:
@@ -139,36 +116,27 @@ class PatchSums:
         return Gaussian(mean, whiten, whiten.new_empty(0, *whiten.shape))
 
 
+def wide(features):
+    """The type to compute in: half precision is only for keeping features."""
+    return torch.promote_types(features.dtype, torch.float32)
+
+
 def mean_of(features, images):
     """Mean (h, w, D) of the features of those images."""
-    blocks = [features[:, rows][images].mean(0) for rows, _ in row_blocks(features)]
-    return torch.cat(blocks)
+    blocks = (features[:, rows][images] for rows, _ in row_blocks(features))
+    return torch.cat([block.mean(0, dtype=wide(block)) for block in blocks])
 
 
 def pooled_covariance(features, images, mean, means):
     """Covariance (D, D) pooled over all positions inside around their `means` means."""
     (h, w, D), count = features.shape[1:], 0
-    scatter, mean = features.new_zeros(D, D), mean.expand(h, w, D)
+    scatter, mean = mean.new_zeros(D, D), mean.expand(h, w, D)
     for rows, _ in row_blocks(features):
         inside = ~mean[rows, :, 0].isnan()
         r = (features[:, rows][images] - mean[rows])[:, inside].flatten(0, 1)
         scatter += r.T @ r
         count += len(r)
     return scatter / max(count - means, 1)  # a mean costs one
-
-
-def oas(own, count):
-    """Shrinkage ρ and mean variance, (P,) each, of covariances S (P, D, D).
-
-    Chen et al., "Shrinkage Algorithms for MMSE Covariance Estimation", IEEE TSP 2010,
-    eq. 23, without its terms in 2/D (as scikit-learn does); S from `count` samples.
-    """
-    D = own.shape[-1]
-    mean = own.diagonal(dim1=1, dim2=2).mean(1)
-    alpha = own.square().mean((1, 2))
-    gap = (count + 1) * (alpha - mean**2 / D)
-    rho = torch.where(gap > 0, (alpha + mean**2) / gap, 1.0).clamp(max=1)
-    return rho, mean
 
 
 def fit_gaussian(
@@ -184,8 +152,8 @@ def fit_gaussian(
 
     `ridge` is added to S, in units of its mean variance. `images` are the indices of
     those to fit to, all if None. The features' device and dtype carry over to the
-    result. Needs no more than N ≥ 1 images; variances have a floor, so that constant
-    images give finite distances.
+    result, half precision as float32. Needs no more than N ≥ 1 images; variances have
+    a floor, so that constant images give finite distances.
     """
     if covariance not in COVARIANCES:
         raise InputError(
@@ -200,14 +168,14 @@ def fit_gaussian(
         mean, means = mean[inside].mean(0)[None, None], 1
         if not inside.all():
             mean = torch.where(inside[..., None], mean, torch.nan)
-    eye = torch.eye(D, dtype=features.dtype, device=features.device)
+    eye = torch.eye(D, dtype=mean.dtype, device=mean.device)
     whiten, positions = eye, h * w
     if covariance != "position":
         S = pooled_covariance(features, images, mean, means)
         whiten = whitening(S, ridge)
     if covariance == "global" or (covariance == "shrunk" and shrinkage >= 1):
         positions = 0
-    root = features.new_empty(positions, D, D)
+    root = mean.new_empty(positions, D, D)
 
     def fit_block(block):
         rows, at = block
@@ -217,7 +185,7 @@ def fit_gaussian(
         own = z.mT @ z  # (p, D, D)
         if covariance == "shrunk":
             own *= (1 - shrinkage) / max(len(images) - 1, 1)
-            variance = features.new_full((len(own),), shrinkage)  # of S, which is I
+            variance = mean.new_full((len(own),), shrinkage)  # of S, which is I
         else:
             rho, variance = oas(own.div_(len(images)), len(images))
             own *= (1 - rho)[:, None, None]
@@ -241,7 +209,7 @@ def cross_validated_scores(features, fold=None, **fit_options):
     fold = fold.to(features.device)
     if len(fold.unique()) < 2:
         raise InputError("one normal image cannot be scored out of sample: add more")
-    scores = features.new_empty(features.shape[:3])
+    scores = features.new_empty(features.shape[:3], dtype=wide(features))
     for k in fold.unique():
         others = (fold != k).nonzero().squeeze(1)
         model = fit_gaussian(features, images=others, **fit_options)

@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import binom
 from torch.nn.functional import adaptive_avg_pool2d
 
+from anomaly.covariance import whitening
 from anomaly.features import project
-from anomaly.gaussian import whitening
 from anomaly.images import to_grey
 
 BURST = 5  # look-alikes of one image at most: more are a pose or a variant

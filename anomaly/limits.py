@@ -12,7 +12,7 @@ from scipy.stats import betabinom
 
 from anomaly.doubts import strange_normals
 from anomaly.features import progress
-from anomaly.gaussian import cross_validated_scores, fit_gaussian
+from anomaly.gaussian import cross_validated_scores, fit_gaussian, wide
 from anomaly.metrics import auroc
 from anomaly.scores import conformal_threshold, image_scores, usual_means
 
@@ -141,7 +141,7 @@ class Mixture(NamedTuple):
 def out_of_sample(features, fold, fits, covariance="shrunk"):
     """Distances (N, h, w): each image by the model of the other folds' `fits` (N,)."""
     fold, fits = (torch.as_tensor(x).to(features.device) for x in (fold, fits))
-    scores = features.new_empty(features.shape[:3])
+    scores = features.new_empty(features.shape[:3], dtype=wide(features))
     for k in fold.unique():
         images = ((fold != k) & fits).nonzero().squeeze(1)
         model = fit_gaussian(features, covariance, images=images)

@@ -63,7 +63,7 @@ def test_nan_scores_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         conformal_threshold([0, np.nan], 0.05)
     with pytest.raises(ValueError, match="NaN"):
-        PixelCounts(0, 1).add(np.array([[0, np.nan]]), [[0, 1]])
+        PixelCounts(0, 1).add(np.full((1, 2), np.nan), [[0, 1]])
 
 
 def test_per_defect_auroc_sets_each_kind_against_all_good():

@@ -96,7 +96,7 @@ def decided(detection, patches, groups):
 def row(settings, variant):
     """One line of the table."""
     detection = hp.detect(settings)
-    good = hp.extract_features(settings).good
+    good = hp.extract_features(settings).narrow("good")
     plain = cross_validated_scores(good, covariance=settings.covariance).cpu().numpy()
     cells = (
         f"{settings.category}, {variant}",
