@@ -15,8 +15,9 @@ from anomaly.errors import CONTROLS, InputError, one_line
 from anomaly.files import fingerprint, stamp
 from anomaly.images import by_stem, image_shape, list_images
 from anomaly.images import entries as folder_entries
-from anomaly.masks import checked_mask
+from anomaly.masks import checked_mask, read_mask
 from anomaly.names import nfc, some
+from anomaly.roi import share_inside
 
 LABEL_FILE = "image_anomaly_labels.json"
 
@@ -161,6 +162,8 @@ def check_masks(dataset: Dataset, labels: Labels) -> list[str]:
             problems.append(f"mask marks a defect on a good image: {mask}")
         if is_bad == 1 and not marked:
             problems.append(f"mask of a bad image is empty: {mask}")
+        if marked and dataset.roi and not _in_region(mask, image, dataset.roi):
+            strange = [*strange, f"nothing to find, outside of {dataset.roi.name}"]
         for what in strange if marked else ():
             odd.setdefault(what, []).append(mask.name)
     problems += [f"{what}: {some(names)}" for what, names in odd.items()]
@@ -171,6 +174,11 @@ def check_masks(dataset: Dataset, labels: Labels) -> list[str]:
 def _facts(mask, shape, *stamp) -> tuple[bool, list[str]]:
     marked, strange = checked_mask(mask, shape)
     return bool(marked.any()), strange
+
+
+def _in_region(mask, image, roi) -> bool:
+    marked = read_mask(mask, image_shape(image))
+    return bool(marked[share_inside(roi, marked.shape) > 0].any())
 
 
 def truth_fingerprint(dataset: Dataset) -> str:

@@ -379,7 +379,10 @@ def test_the_evaluation_knows_one_region_and_tells_of_it(settings):
     metrics = hp.evaluate(settings())
     assert metrics["n_true_regions"] == 1 and metrics["pixel_auroc"] > 0.85
     assert hp.evaluate(settings(category="plain"))["n_true_regions"] == 2
-    assert "roi.png: 50.0% of the image count" in metrics["problems"]
+    assert metrics["problems"] == [
+        "nothing to find, outside of roi.png: right.png",
+        "roi.png: 50.0% of the image count",
+    ]
     assert all(np.isfinite(row["auroc"]) for row in metrics["ablation"])
     json.dumps(metrics, allow_nan=False)
 
@@ -458,17 +461,13 @@ def test_the_command_scores_inside_alone(settings, root, tmp_path, capsys):
     assert (heat[:, 40:] == heat[0, 63]).all()  # the coldest colour
 
 
-def test_a_refitted_model_keeps_the_region(settings, root, monkeypatch):
-    seen = []
-    monkeypatch.setattr(score, "fit_model", lambda s: seen.append(s) or _model(s))
-
-    def _model(chosen):
-        dataset = load_dataset(chosen.data, chosen.category)
-        assert np.array_equal(read_roi(dataset.roi), RIGHT > 0)
-        return hp.fit_model(settings())
-
-    score.refitted(settings(), [root / "c/test/good.png"])
-    assert seen
+def test_a_refitted_model_keeps_the_region(settings, root):
+    chosen = settings()
+    model = score.refitted(chosen, [root / "c/test/good.png"])
+    expected = hp.fit_model(chosen)
+    assert np.array_equal(model.framing.region, expected.framing.region)
+    there, before = (~m.gaussian.mean.isnan() for m in (model, expected))
+    assert torch.equal(there, before) and not there.all()
 
 
 def test_place_and_light_are_those_of_the_region(tmp_path):
