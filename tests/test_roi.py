@@ -12,6 +12,7 @@ from PIL import Image
 from samples import encode, refusal, saved, tree
 
 import helpers as hp
+import main
 import score
 from anomaly import evaluation, onnx
 from anomaly.baselines import memory_bank_scores
@@ -489,3 +490,22 @@ def test_place_and_light_are_those_of_the_region(tmp_path):
     assert (framing.look(blank)[2][:2] == 0).all()
     flat = fit_framing([blank] * 3, side, roi=roi)
     assert np.isfinite(flat.seen).all() and (flat.seen[:, :2] == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("covariance", ["shrunk", "global"])
+def test_all_notebooks_run_with_a_region(tiny, tmp_path, covariance):
+    """A thin one, of a column of patches."""
+    shutil.copytree(tiny, tmp_path / "data")
+    region = np.zeros((64, 64), np.uint8)
+    region[:, 28:36] = 255
+    (tmp_path / "data/zipper/roi.png").write_bytes(encode(region, ".png"))
+    values = {"dataset_path": tmp_path / "data", "category": "zipper"}
+    values |= {"image_size": 64, "backbone": "efficientnet_lite2"}
+    values |= {"visualization_dir": tmp_path / "out", "covariance": covariance}
+    arguments = ["--no-pdf", "--limits"]
+    for name, value in values.items():
+        arguments += ["-p", name, str(value)]
+    assert main.main(arguments) == 0
+    metrics = json.loads((tmp_path / "out/zipper/metrics.json").read_text())
+    assert "roi.png: 12.5% of the image count" in metrics["problems"]
