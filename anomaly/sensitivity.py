@@ -3,7 +3,6 @@
 A trial is a defect of known size at a known place (cf. `planted`), found or not.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from scipy.special import expit
 from anomaly.features import project, stream
 from anomaly.gaussian import fit_gaussian
 from anomaly.languages import speaker
+from anomaly.machine import readers
 
 SLOPES = np.geomspace(0.5, 16, 24)  # of `fit_trials`, per e-fold of the size
 PRIOR = 1.0  # trials' worth by which a place is held to the average of all
@@ -176,7 +176,7 @@ def trial_scores(model, good, fold, plan, draw, covariance):
         fitted = torch.from_numpy(np.flatnonzero(fold != k)).to(good.device)
         own = replace(model, gaussian=fit_gaussian(good, covariance, images=fitted))
         rows = np.flatnonzero(of_row == k)
-        with ThreadPoolExecutor() as pool:
+        with readers() as pool:
             images, *rest = zip(*pool.map(draw, [plan[i] for i in rows]), strict=True)
         what = f"images of our own, fold {k + 1}"
         scores[rows] = own.patch_scores(images, what)
