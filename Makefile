@@ -12,10 +12,8 @@ test: .venv/develop  ## what takes minutes of the test suite
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow" --durations=10
 
-test-all: .venv/develop  ## all of it: whole runs, kills, README commands, a browser
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --durations=10
+test-all: test  ## the rest, too: whole runs, kills, README commands, a browser
+	$(BIN)/python -m pytest -m slow --durations=10
 
 lab: .venv/runtime  ## open the notebooks
 	$(BIN)/jupyter lab --config=tools/lab_config.py --LabApp.default_url=/lab/tree/notebooks/01_data_exploration.ipynb
