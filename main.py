@@ -30,6 +30,7 @@ from dataclasses import asdict, fields, replace
 
 import joblib
 from papermill.exceptions import PapermillExecutionError
+from torch import get_num_threads
 
 import helpers
 from anomaly.cache import cache_folder
@@ -41,12 +42,15 @@ from anomaly.files import ROOT, sweep
 from anomaly.labels import read_labels
 from anomaly.report.exporters import export_report
 from anomaly.report.run import (
+    FIRST,
+    LAST,
     LIMITS,
     NOTEBOOKS,
     check_writable,
     execute,
-    shared_kernel,
+    lanes,
     side_by_side,
+    side_by_side_in,
     timed,
     without_leftovers,
     write_log,
@@ -86,7 +90,7 @@ def parse(argv):
     return typed(options.parameters), options
 
 
-def work(settings, pdf, manager=None, notebooks=NOTEBOOKS):
+def work(settings, pdf, kernels=None, notebooks=NOTEBOOKS):
     """One category: fill the stage cache, execute every notebook, export the report."""
     any_console()  # it may be a process of its own
     name, out, usual = settings.category, settings.output, asdict(Settings())
@@ -96,13 +100,19 @@ def work(settings, pdf, manager=None, notebooks=NOTEBOOKS):
     detection = helpers.detect(settings)
     for doubt in sentences(detection.doubts, detection.threshold, settings.max_fpr):
         print(f"{name}: {one_line(doubt)}", flush=True)
+
+    def one(notebook, kernel):
+        target = out / notebook.name
+        timed(name, notebook.stem, execute, notebook, target, parameters, kernel)
+
     with (
         without_leftovers(out, stems),
-        nullcontext(manager) if manager else shared_kernel() as manager,
+        nullcontext(kernels) if kernels else lanes(get_num_threads()) as kernels,
     ):
-        for notebook in notebooks:
-            target = out / notebook.name
-            timed(name, notebook.stem, execute, notebook, target, parameters, manager)
+        numbered = {path.stem[:2]: path for path in notebooks}
+        for part in (FIRST, LAST):
+            paths = [numbered[number] for number in part if number in numbered]
+            side_by_side_in(kernels, one, paths)
     timed(name, "report", export_report, [out], out, settings.lang, pdf)
 
 
@@ -124,10 +134,10 @@ def run(base, names, pdf, jobs=1, scheduler=None, limits=False):
     one_by_one = jobs == 1 and scheduler is None
     with (
         side_by_side(jobs, scheduler) as parallel,
-        shared_kernel() if one_by_one else nullcontext() as manager,
+        lanes(get_num_threads()) if one_by_one else nullcontext() as kernels,
     ):
         job = joblib.delayed(work)
-        parallel(job(settings, pdf, manager, notebooks) for settings in runs)
+        parallel(job(settings, pdf, kernels, notebooks) for settings in runs)
     if len(runs) > 1:
         export_report(folders, base.output.parent, base.lang, pdf)
     reports = base.output.parent if len(runs) > 1 else folders[0]

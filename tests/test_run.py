@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import joblib
@@ -13,8 +15,10 @@ import torch
 from anomaly.report.run import (
     NOTEBOOKS,
     execute,
+    lanes,
     shared_kernel,
     side_by_side,
+    side_by_side_in,
     write_log,
 )
 
@@ -83,6 +87,52 @@ def test_a_notebook_sees_nothing_of_the_one_before(tmp_path):
     (seen, loaded, pid), (seen_again, loaded_again, pid_again) = told
     assert seen == seen_again and "'x'" not in seen_again
     assert (loaded, loaded_again) == ("False", "True") and pid == pid_again
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A notebook that waits for ever, and says so."""
+    script = f"import pathlib, time\npathlib.Path({str(tmp_path / 'on')!r}).touch()\n"
+    cell = nbformat.v4.new_code_cell(script + "time.sleep(1000)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "endless.ipynb")
+    return tmp_path / "endless.ipynb"
+
+
+@pytest.mark.parametrize("cores, share", [(1, ["1"]), (2, ["1"] * 2), (5, ["2"] * 2)])
+def test_kernels_share_the_cores_and_every_notebook_is_run_once(cores, share):
+    seen, met = [], {}
+    both = threading.Barrier(len(share), timeout=60)
+
+    def work(path, kernel):
+        if kernel not in met:
+            met[kernel] = kernel.kernel_spec.env["OMP_NUM_THREADS"]
+            both.wait()  # they are side by side
+        seen.append(path)
+
+    with lanes(cores) as found:
+        side_by_side_in(found, work, range(7))
+        side_by_side_in(found, work, [])
+    assert sorted(seen) == [*range(7)] and [*met.values()] == share
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_in_one_lane_ends_the_other(endless, tmp_path, error):
+    kernels, started = [], tmp_path / "on"
+
+    def work(path, kernel):
+        if path == endless:
+            kernels.append(kernel)
+            execute(path, tmp_path / "out.ipynb", {}, kernel)
+        while not started.exists():
+            time.sleep(0.05)
+        kernels.append(psutil.Process(kernels[0].provisioner.pid))
+        raise error
+
+    start = time.monotonic()
+    with lanes(2) as found, pytest.raises(error):
+        side_by_side_in(found, work, [endless, "fails", endless])
+    assert time.monotonic() - start < 60
+    assert not kernels[1].is_running() and not (tmp_path / "out.ipynb").exists()
 
 
 @pytest.mark.parametrize("cores, jobs", [(8, 2), (8, 3), (2, 3), (None, 2)])
