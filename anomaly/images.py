@@ -40,10 +40,10 @@ def list_images(
 ) -> list[Path]:
     """Images of a folder by name; what only looks like one raises InputError.
 
-    With a list `refused`, a file of a kind that is not read goes there, as (path,
+    With a list `refused`, a file that cannot be one of them goes there, as (path,
     InputError), and the others are listed.
     """
-    images, foreign = [], [] if refused is None else refused
+    images, errors = [], []
     if optional and not os.path.lexists(folder):
         return images
     for path in entries(folder):
@@ -57,20 +57,28 @@ def list_images(
             )
         if is_stray_file(path.name):
             continue
-        if not os.path.isfile(path):
-            raise InputError(f"{path}: not a file (a broken link?); remove it")
-        if path.suffix.lower() not in SUFFIXES:
-            reason = f"{path}: {REMEDY}, or remove it (not a kind that is read)"
-            foreign.append((path, InputError(reason)))
+        if error := _unlisted(path):
             if refused is None:
-                raise foreign[0][1]
-            continue
-        if CONTROLS.search(path.name):
-            raise InputError(f"{path}: control characters in the name; rename it")
-        images.append(path)
-    if not images and not optional and not foreign:
+                raise error
+            errors.append((path, error))
+        else:
+            images.append(path)
+    if not (images or errors or optional):
         raise InputError(f"{folder}: no image here; add PNG, JPEG, BMP or TIFF files")
+    if refused is not None:
+        refused.extend(errors)
     return images
+
+
+def _unlisted(path: Path) -> InputError | None:
+    """Why a file cannot be an image of a folder, by its name and kind."""
+    if not os.path.isfile(path):
+        return InputError(f"{path}: not a file (a broken link?); remove it")
+    if path.suffix.lower() not in SUFFIXES:
+        return InputError(f"{path}: {REMEDY}, or remove it (not a kind that is read)")
+    if CONTROLS.search(path.name):
+        return InputError(f"{path}: control characters in the name; rename it")
+    return None
 
 
 def by_stem(paths: list[Path]) -> dict[str, Path]:

@@ -122,14 +122,19 @@ def broken(folder):
 def test_a_foreign_file_does_not_stop_the_others(capsys, saved, tiny, tmp_path):
     folder = shutil.copytree(tiny / "zipper" / "test", tmp_path / "day")
     (folder / "IMG_1.HEIC").write_bytes(b"heic")
+    (folder / "broken.png").symlink_to(tmp_path / "none.png")
     table = tmp_path / "a.csv"
     more = ["--model", saved, "--csv", table, "--out", tmp_path / "heat"]
     status, rows, err = run(capsys, folder, *more)
     assert status == 2 and len(rows) == 7
-    assert err.count("\n") == 1 and "IMG_1.HEIC: convert" in err
+    assert err.count("\n") == 2 and "IMG_1.HEIC: convert" in err
+    assert "broken.png: not a file" in err
     with table.open(newline="") as file:
         errors = [row["error"] for row in csv.DictReader(file)]
-    assert len(errors) == 8 and sum(map(bool, errors)) == 1
+    assert len(errors) == 9 and sum(map(bool, errors)) == 2
+    (tmp_path / "empty").mkdir()  # what another folder holds does not excuse it
+    status, rows, err = run(capsys, folder, tmp_path / "empty", *more)
+    assert (status, rows) == (2, []) and "no image here" in err
 
 
 def empty(folder):
