@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import torch
 
+from anomaly.gaussian import wide
+
 
 def _shift(image):
     height, width = image.shape[:2]
@@ -49,10 +51,10 @@ def memory_bank_scores(good, test, seed=0, size=2000):
     bank = patches(good)
     rng = np.random.default_rng(seed)
     picks = np.sort(rng.choice(len(bank), min(size, len(bank)), replace=False))
-    wide = torch.promote_types(bank.dtype, torch.float32)
-    bank = bank[torch.from_numpy(picks).to(bank.device)].to(wide)
+    bank = bank[torch.from_numpy(picks).to(bank.device)]
+    bank = bank.to(wide(bank))
     scores = [
-        torch.cdist(patches(image).to(wide), bank).amin(dim=1).max().item()
+        torch.cdist(patches(image).to(bank), bank).amin(dim=1).max().item()
         for image in test
     ]
     return np.array(scores)

@@ -115,11 +115,11 @@ def patch_features(trunk, images):
     one size, filled up, each on one thread. Elsewhere batches, halved when memory runs
     out.
     """
-    parts, start = [], 0
     if trunk.chunk:
         chunks = np.split(images, range(trunk.chunk, len(images), trunk.chunk))
-        parts = on_all_cores(partial(_patch_features, trunk), chunks)
-    while start < len(images) and not trunk.chunk:
+        return torch.cat(on_all_cores(partial(_patch_features, trunk), chunks))
+    parts, start = [], 0
+    while start < len(images):
         try:
             part = _patch_features(trunk, images[start : start + trunk.limit])
             parts, start = [*parts, part], start + len(part)
@@ -167,18 +167,18 @@ def in_chunks(trunk, look, sources, what):
         windows = [first for first, *_ in seen if first is not None]
         return features(trunk, np.stack(windows)) if windows else None, seen
 
-    size = trunk.chunk or trunk.limit
-    chunks = [sources[i : i + size] for i in range(0, len(sources), size)]
-    if trunk.chunk:
+    if size := trunk.chunk:
+        chunks = [sources[i : i + size] for i in range(0, len(sources), size)]
+
+        def work(chunk):
+            return compute([*map(look, chunk)], _patch_features)
+
         with one_thread_a_core() as pool:
-
-            def work(chunk):
-                return compute([*map(look, chunk)], _patch_features)
-
             ready = in_order(work, chunks, pool, 1 + trunk.limit // size)
             yield from progress(ready, what, len(sources), lambda pair: len(pair[1]))
     else:
         with readers() as pool:
+            size = trunk.limit
             ready = in_order(look, sources, pool, 2 * size)
             batches = iter(lambda: [*islice(ready, size)], [])
             yield from map(compute, progress(batches, what, len(sources)))

@@ -93,3 +93,11 @@ def offline(torch_home, monkeypatch):
     best_backbone.cache_clear()
     yield attempts
     best_backbone.cache_clear()
+
+
+@pytest.fixture
+def cores():
+    """cores(n) lets PyTorch compute on so many, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

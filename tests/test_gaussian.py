@@ -91,17 +91,13 @@ def test_distances_are_the_same_in_any_company(covariance):
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_a_fit_is_the_same_on_any_cores(covariance):
+def test_a_fit_is_the_same_on_any_cores(cores, covariance):
     x, before = torch.tensor(patches((40, 8, 8, 256)), dtype=torch.float32), None
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            parts = vars(fit_gaussian(x, covariance))
-            before = before or parts
-            assert all(torch.equal(parts[name], before[name]) for name in parts)
-    finally:
-        torch.set_num_threads(threads)
+    for count in (1, 2, 3):
+        cores(count)
+        parts = vars(fit_gaussian(x, covariance))
+        before = before or parts
+        assert all(torch.equal(parts[name], before[name]) for name in parts)
 
 
 def test_full_shrinkage_is_the_limit():

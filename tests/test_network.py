@@ -32,14 +32,6 @@ def test_on_a_cpu_few_pixels_at_once_whatever_the_batch(save, state):
     assert given == [2, 2, 2]  # the last is filled up
 
 
-@pytest.fixture
-def cores():
-    """cores(n) lets PyTorch compute on so many, for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("size", [64, 256])
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite2"])
 def test_features_are_the_same_in_any_company_on_any_cores(cores, save, name, size):

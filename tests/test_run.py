@@ -13,6 +13,9 @@ import pytest
 import torch
 
 from anomaly.report.run import (
+    FIRST,
+    LAST,
+    LIMITS,
     NOTEBOOKS,
     execute,
     lanes,
@@ -45,6 +48,7 @@ def test_all_notebooks_are_run_in_order():
     stems = [path.stem for path in NOTEBOOKS]
     assert [stem[:2] for stem in stems] == [f"{i:02d}" for i in range(1, 8)]
     assert "06_report" in stems  # what the exporters read
+    assert sorted(FIRST + LAST) == [*(stem[:2] for stem in stems), LIMITS.stem[:2]]
 
 
 def test_an_executed_copy_knows_neither_clock_nor_machine(tmp_path):

@@ -59,7 +59,7 @@ def lanes(cores):
         for _ in range(count):
             manager = stack.enter_context(shared_kernel(cores // count))
             thread = stack.enter_context(ThreadPoolExecutor(1))
-            stack.callback(lambda *pair: pair[0].submit(stop, pair[1]), thread, manager)
+            stack.callback(thread.submit, stop, manager)
             found.append((thread, manager))
         yield found
 

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
@@ -107,7 +106,7 @@ def heat_maps(settings):
         write_image(settings.output / f"{path.stem}.png", panel)
 
     def work():
-        with ThreadPoolExecutor() as pool:
+        with readers() as pool:
             return list(pool.map(draw, range(len(detection.test))))
 
     seconds, drawn = clock(work)
